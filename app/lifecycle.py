@@ -1,0 +1,182 @@
+"""How a worker process lives: resources open, the web face answers, the stream apps run; then all of it in reverse.
+
+A process holds one web-only Faust app (it must answer while Kafka is away) and one Faust app for each stream role (a
+consumer group of its own, so that a held sink never stops dedup). What breaks for good ends the process with a code
+other than 0; its supervisor starts it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import faust
+import structlog
+from aiohttp.web import AppRunner
+from faust.app.base import BootStrategy
+
+log = structlog.get_logger("chronicle.process")
+
+#: Longest wait for one part to stop, in seconds; `chronicle up` promises 10 s for everything.
+STOP_S = 4.0
+#: Exit code of a process that gave itself up; the supervisor restarts it.
+BROKEN = 70
+
+
+class WebOnly(BootStrategy):
+    """Start the web server and nothing else."""
+
+    enable_kafka = False
+    enable_web = True
+
+
+class Resource(Protocol):
+    """Something with a beginning and an end."""
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+def web_app(app_id: str, *, host: str, port: int, datadir: str, options: dict[str, object]) -> faust.App:
+    """The Faust app that serves HTTP; it has no consumer and no producer.
+
+    Faust's own pages are off: `/table` reads any key and `/router` shows the topology to anybody.
+    """
+    Path(datadir).mkdir(parents=True, exist_ok=True)
+    app = faust.App(
+        app_id,
+        broker="kafka://127.0.0.1:9",  # never connected to
+        datadir=datadir,
+        web_enabled=True,
+        web_bind=host,
+        web_port=port,
+        web_host=host,
+        web_in_thread=False,
+        web_tables_enabled=False,
+        web_router_enabled=False,
+        web_stats_enabled=False,
+        web_graph_enabled=False,
+        web_application_options=options,
+        debug=False,
+        topic_allow_declare=False,
+    )
+    app.boot_strategy = WebOnly(app)
+    app.producer_only = True
+    # aiohttp's own default waits 60 s for idle keep-alive connections when the process stops.
+    server: Any = app.web
+    server._runner = AppRunner(
+        server.web_app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=30.0, handler_cancellation=False
+    )
+    return app
+
+
+class Process:
+    """Runs until a signal comes or a part breaks."""
+
+    def __init__(
+        self,
+        *,
+        resources: Sequence[Resource],
+        web: faust.App,
+        streams: Sequence[Callable[[], faust.App]],
+        before_streams: Callable[[], Awaitable[None]] | None = None,
+        background: Sequence[Callable[[], Awaitable[None]]] = (),
+    ) -> None:
+        self._resources = resources
+        self._web = web
+        self._streams = streams
+        self._before_streams = before_streams
+        self._background = background
+        self._stop = asyncio.Event()
+        self._code = 0
+
+    def stop(self) -> None:
+        """Ask for an orderly end."""
+        self._stop.set()
+
+    def abort(self, why: str) -> None:
+        """End at once: an ack of something unwritten would be worse. The supervisor restarts us."""
+        log.error("the process gives itself up", why=why)
+        os._exit(BROKEN)
+
+    async def run(self) -> int:
+        """The exit code."""
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, self.stop)
+        async with AsyncExitStack() as stack:
+            for resource in self._resources:
+                await resource.open()
+                stack.push_async_callback(_bounded, resource.close, type(resource).__name__)
+            await self._web.start()
+            stack.push_async_callback(_bounded, self._web.stop, "web")
+            tasks = [asyncio.create_task(self._guard(work), name=work.__qualname__) for work in self._background]
+            if self._streams and self._before_streams is not None:
+                await self._unless_stopped(self._before_streams())
+            apps = await asyncio.gather(*(self._start(make) for make in self._streams if not self._stop.is_set()))
+            tasks += [asyncio.create_task(self._watch(app), name=str(app.conf.id)) for app in apps]
+            await self._stop.wait()
+            log.info("stopping")
+            await asyncio.gather(*(_bounded(app.stop, str(app.conf.id)) for app in apps))
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return self._code
+
+    async def _start(self, make: Callable[[], faust.App]) -> faust.App:
+        app = make()
+        try:
+            await self._unless_stopped(app.start())
+        except Exception as error:  # the broker went away again, most likely; a restart waits for it
+            log.exception("could not start", app=str(app.conf.id))
+            self._broken(f"{app.conf.id} could not start: {error!r}")
+        return app
+
+    async def _unless_stopped(self, work: Awaitable[None]) -> None:
+        """Wait for `work`, or for the signal to stop, whichever comes first. Raises what `work` raises."""
+        working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if working.done():
+            working.result()
+        else:
+            working.cancel()
+
+    async def _watch(self, app: faust.App) -> None:
+        """A stream app that crashed or stopped by itself takes the process with it."""
+        while not self._stop.is_set():
+            if app.crashed or app.should_stop:
+                self._broken(f"{app.conf.id} crashed: {app.crash_reason!r}")
+            await asyncio.sleep(0.2)
+
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # a background part that ends is a broken process: say so and let it be restarted
+            log.exception("background work failed", work=work.__qualname__)
+            self._broken(repr(error))
+
+    def _broken(self, why: str) -> None:
+        if not self._stop.is_set():
+            log.error("a part broke", why=why)
+            self._code = BROKEN
+            self._stop.set()
+
+
+async def _bounded(close: Callable[[], Awaitable[None]], name: str) -> None:
+    """Close something, but wait no longer than STOP_S; an error while closing must not keep the rest open."""
+    try:
+        async with asyncio.timeout(STOP_S):
+            await close()
+    except TimeoutError:
+        log.warning("did not stop in time", part=name, seconds=STOP_S)
+    except Exception:
+        log.exception("did not stop cleanly", part=name)

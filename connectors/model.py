@@ -1,0 +1,267 @@
+"""The tables, once, for both dialects: Postgres holds the truth, SQLite stands in for it while it is away.
+
+Python values are the same on both sides: times are integer microseconds since the epoch (timestamptz in Postgres,
+INTEGER in SQLite), ids are `UUID` (uuid / TEXT), JSON is text on the way in and decoded on the way out (jsonb / TEXT).
+Alembic's scripts in `migrations/` make exactly these tables (tested on both); the sinks write them by hand-made SQL
+from `connectors.rows`, the readers ask them through SQLAlchemy Core.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeEngine
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+
+class Micros(sa.types.TypeDecorator[int]):
+    """Integer microseconds since the epoch, UTC."""
+
+    impl = sa.BigInteger
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(sa.DateTime(timezone=True))
+        return dialect.type_descriptor(sa.Integer())
+
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> Any:
+        if value is None or dialect.name != "postgresql":
+            return value
+        return EPOCH + timedelta(microseconds=value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> int | None:
+        if isinstance(value, datetime):
+            return (value - EPOCH) // MICROSECOND
+        return None if value is None else int(value)
+
+
+class Id(sa.types.TypeDecorator[UUID]):
+    """A UUID; in SQLite its 36 characters, so that a person can read and paste it."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(postgresql.UUID(as_uuid=True))
+        return dialect.type_descriptor(sa.Text())
+
+    def process_bind_param(self, value: UUID | None, dialect: Dialect) -> Any:
+        return value if value is None or dialect.name == "postgresql" else str(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> UUID | None:
+        return UUID(str(value)) if value is not None and not isinstance(value, UUID) else value
+
+
+class Json(sa.types.TypeDecorator[Any]):
+    """A JSON value: jsonb or TEXT; comes out decoded."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(postgresql.JSONB(none_as_null=True))
+        return dialect.type_descriptor(sa.Text())
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        return value if value is None or dialect.name == "postgresql" else msgspec.json.encode(value).decode()
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        return msgspec.json.decode(value) if isinstance(value, str) and dialect.name != "postgresql" else value
+
+
+#: 64 bits in Postgres; in SQLite every INTEGER is 64 bits and only that word makes a rowid alias.
+Big = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+#: Tables of one dialect only carry this mark.
+SQLITE_ONLY = {"only": "sqlite"}
+
+metadata = sa.MetaData(naming_convention={"pk": "pk_%(table_name)s", "ck": "ck_%(table_name)s_%(constraint_name)s"})
+
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("event_id", Id, primary_key=True),
+    sa.Column("session_id", sa.Text, nullable=False),
+    sa.Column("event_type", sa.Text, nullable=False),
+    sa.Column("hook_event_name", sa.Text),
+    sa.Column("occurred_at", Micros, nullable=False),
+    sa.Column("received_at", Micros, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("tool_name", sa.Text),
+    sa.Column("tool_use_id", sa.Text),
+    sa.Column("agent_id", sa.Text),
+    sa.Column("agent_type", sa.Text),
+    sa.Column("prompt_id", sa.Text),
+    sa.Column("cwd", sa.Text),
+    sa.Column("suspected_duplicate_of", Id),
+    sa.Column("id_origin", sa.SmallInteger, nullable=False, comment="schemas.event.IdOrigin"),
+    sa.Column("flags", sa.Integer, nullable=False, server_default="0", comment="schemas.event.Flag"),
+    sa.Column("payload", Json, nullable=False),
+    sa.Column("payload_raw", sa.Text, comment="as sent; only where payload cannot give it back (see connectors.rows)"),
+    sa.Column("metadata", Json, nullable=False, server_default="{}"),
+    sa.Column("fingerprint", sa.LargeBinary, nullable=False),
+    sa.Column("ingest_partition", sa.Integer, nullable=False),
+    sa.Column("ingest_offset", Big, nullable=False),
+    sa.Column("events_offset", Big, nullable=False),
+    sa.Column("stored_at", Micros, nullable=False),
+)
+sa.Index("ix_events_session", events.c.session_id, events.c.occurred_at, events.c.event_id)
+sa.Index("ix_events_occurred", events.c.occurred_at, events.c.event_id)
+sa.Index("ix_events_type", events.c.event_type, events.c.occurred_at)
+_TOOL = sa.text("tool_name IS NOT NULL")
+sa.Index("ix_events_tool", events.c.tool_name, events.c.occurred_at, postgresql_where=_TOOL, sqlite_where=_TOOL)
+
+#: The roll-up of `connectors.rollup`; the columns named last_… and …_at beside a value are what makes it order-free.
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("session_id", sa.Text, primary_key=True),
+    sa.Column("source", sa.Text, nullable=False, comment="of the first event"),
+    sa.Column("project", sa.Text, comment="last part of cwd"),
+    sa.Column("cwd", sa.Text, comment="of the first event that has one"),
+    sa.Column("cwd_at", Micros),
+    sa.Column("git_branch", sa.Text, comment="of the latest session_start that tells one"),
+    sa.Column("git_commit", sa.Text),
+    sa.Column("git_at", Micros),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("first_event_at", Micros, nullable=False),
+    sa.Column("last_event_at", Micros, nullable=False),
+    sa.Column("started_at", Micros, comment="first session_start"),
+    sa.Column("ended_at", Micros, comment="latest session_end; null while active"),
+    sa.Column("last_active_at", Micros, comment="latest event that shows life (connectors.rollup)"),
+    sa.Column("last_end_at", Micros),
+    sa.Column("last_end_status", sa.Text),
+    sa.Column("event_count", Big, nullable=False),
+    sa.Column("last_partition", sa.Integer, nullable=False),
+    sa.Column("last_offset", Big, nullable=False),
+    sa.Column("updated_at", Micros, nullable=False),
+    sa.CheckConstraint("status IN ('active', 'completed', 'terminated', 'error')", name="status"),
+)
+sa.Index("ix_sessions_last_event", sessions.c.last_event_at, sessions.c.session_id)
+
+sink_progress = sa.Table(
+    "sink_progress",
+    metadata,
+    sa.Column("partition", sa.Integer, primary_key=True, autoincrement=False, comment="of chronicle.events"),
+    sa.Column("next_offset", Big, nullable=False, comment="everything before it is durable; 0 when not yet known"),
+    sa.Column("stored", Big, nullable=False, comment="rows of this partition stored here, ever"),
+    sa.Column("updated_at", Micros, nullable=False),
+)
+
+duplicates = sa.Table(
+    "duplicates",
+    metadata,
+    sa.Column("ingest_partition", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("ingest_offset", Big, primary_key=True, autoincrement=False),
+    sa.Column("event_id", Id, nullable=False),
+    sa.Column("recorded_at", Micros, nullable=False),
+)
+
+dead_letters = sa.Table(
+    "dead_letters",
+    metadata,
+    sa.Column("topic", sa.Text, primary_key=True),
+    sa.Column("partition", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("offset", Big, primary_key=True, autoincrement=False),
+    sa.Column("ingest_partition", sa.Integer),
+    sa.Column("ingest_offset", Big),
+    sa.Column("stage", sa.Text, nullable=False),
+    sa.Column("cause", sa.Text, nullable=False, comment="schemas.topics.CAUSES"),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("key", sa.LargeBinary),
+    sa.Column("value", sa.LargeBinary),
+    sa.Column("event_id", Id),
+    sa.Column("session_id", sa.Text),
+    sa.Column("failed_at", Micros, nullable=False),
+    sa.Column("resolved_at", Micros),
+    sa.Column("replayed_as", Id),
+    sa.Column("stored_at", Micros, nullable=False),
+)
+sa.Index("ix_dead_letters_failed", dead_letters.c.failed_at)
+
+#: One row for each chunk that sync-back brought home, with the check that was made.
+sync_runs = sa.Table(
+    "sync_runs",
+    metadata,
+    sa.Column("id", Big, primary_key=True, autoincrement=True),
+    sa.Column("worker", sa.Text, nullable=False),
+    sa.Column("started_at", Micros, nullable=False),
+    sa.Column("finished_at", Micros, nullable=False),
+    sa.Column("first_seq", Big, nullable=False),
+    sa.Column("last_seq", Big, nullable=False),
+    sa.Column("rows", Big, nullable=False),
+    sa.Column("stored", Big, nullable=False),
+    sa.Column("verified", sa.Boolean, nullable=False),
+    sa.Column("expected_count", Big, nullable=False),
+    sa.Column("expected_hash", Big, nullable=False),
+    sa.Column("found_count", Big, nullable=False),
+    sa.Column("found_hash", Big, nullable=False),
+)
+
+#: What `Sink.probe` commits to prove that a batch would be taken.
+sink_probes = sa.Table(
+    "sink_probes",
+    metadata,
+    sa.Column("worker", sa.Text, primary_key=True),
+    sa.Column("at", Micros, nullable=False),
+)
+
+#: What SQLite holds for Postgres: everything it took, repeats included; Postgres judges them when they come home.
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("event_id", Id, nullable=False),
+    sa.Column("fingerprint", sa.LargeBinary, nullable=False),
+    sa.Column("partition", sa.Integer, nullable=False, comment="in chronicle.events"),
+    sa.Column("offset", sa.Integer, nullable=False),
+    sa.Column("ingest_partition", sa.Integer, nullable=False),
+    sa.Column("ingest_offset", sa.Integer, nullable=False),
+    sa.Column("value", sa.LargeBinary, nullable=False, comment="the framed Avro record"),
+    sa.Column("state", sa.Text, nullable=False, server_default="pending", comment="pending | synced"),
+    sa.Column("synced_at", Micros),
+    info=SQLITE_ONLY,
+    sqlite_autoincrement=True,  # a seq is never given out twice, also after a clean-up
+)
+_PENDING = sa.text("state = 'pending'")
+sa.Index("ux_outbox_ingest", outbox.c.ingest_partition, outbox.c.ingest_offset, unique=True)
+sa.Index("ix_outbox_pending", outbox.c.seq, sqlite_where=_PENDING)
+
+#: Which offsets of chronicle.events [start, end) went to SQLite: what must be read again if this file is lost.
+failover_range = sa.Table(
+    "failover_range",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("partition", sa.Integer, nullable=False),
+    sa.Column("start", sa.Integer, nullable=False),
+    sa.Column("end", sa.Integer, nullable=False),
+    sa.Column("at", Micros, nullable=False),
+    sa.Column("last_seq", sa.Integer, nullable=False, comment="synced once the outbox is synced up to here"),
+    sa.Column("state", sa.Text, nullable=False, server_default="pending", comment="pending | synced"),
+    info=SQLITE_ONLY,
+)
+
+#: Dead letters in SQLite that Postgres does not have yet.
+dead_letter_outbox = sa.Table(
+    "dead_letter_outbox",
+    metadata,
+    sa.Column("topic", sa.Text, primary_key=True),
+    sa.Column("partition", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("offset", sa.Integer, primary_key=True, autoincrement=False),
+    info=SQLITE_ONLY,
+)
+
+
+def tables_for(dialect: str) -> list[sa.Table]:
+    """The tables that exist in `postgresql` or `sqlite`, in order of creation."""
+    return [table for table in metadata.sorted_tables if table.info.get("only", dialect) == dialect]

@@ -1,0 +1,126 @@
+"""Ask Postgres; while it is away ask SQLite, and say which of them answered."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+import msgspec
+
+from connectors.ports import Reader
+from connectors.readers.sql import TooSlow
+from schemas.errors import Unavailable
+
+T = TypeVar("T")
+
+#: Seconds for which "Postgres is away" is remembered, so that an outage does not cost each request a connection.
+HOLD_DOWN_S = 1.5
+#: Seconds until a silent Postgres is asked whether it is there, and how long that answer may take: 2 s in all.
+PATIENCE_S = 1.5
+PROBE_S = 0.5
+
+
+class Answer(msgspec.Struct, Generic[T], frozen=True):
+    """What was found and where. `degraded`: the local store knows only what was written since Postgres went away."""
+
+    value: T
+    source: str
+    degraded: bool
+
+
+class FailoverReader:
+    """`ask(question)` puts a question to `primary`, and to `local` when primary raises `Unavailable`.
+
+    A primary that is silent is given up after two seconds, unless a probe on another connection says it is well: then
+    the question is a heavy one and is waited for. Raises `Unavailable` when neither answers, `TooSlow` when the primary
+    is well and the question too large. The rest (`Refused`) goes through.
+    """
+
+    def __init__(
+        self,
+        primary: Reader,
+        local: Reader | None,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        patience: float = PATIENCE_S,
+    ) -> None:
+        self.primary = primary
+        self.local = local
+        self._monotonic = monotonic
+        self._patience = patience
+        self._away: Unavailable | None = None
+        self._away_until = 0.0
+
+    async def open(self) -> None:
+        """Open both; neither connects yet."""
+        for reader in (self.primary, self.local):
+            if reader is not None:
+                await reader.open()
+
+    async def close(self) -> None:
+        """Close both."""
+        for reader in (self.primary, self.local):
+            if reader is not None:
+                await reader.close()
+
+    async def ask(self, question: Callable[[Reader], Awaitable[T]]) -> Answer[T]:
+        """The answer of the first that gives one."""
+        away = self._away_now()
+        if away is None:
+            try:
+                return Answer(await self._patiently(question), self.primary.name, False)
+            except TooSlow:
+                raise
+            except Unavailable as error:
+                away = self._went_away(error)
+        if self.local is None:
+            raise away
+        try:
+            return Answer(await question(self.local), self.local.name, True)
+        except Unavailable as error:
+            raise Unavailable(away.what, f"{away.detail}; and {error}", retry_after=HOLD_DOWN_S) from error
+
+    async def ask_primary(self, question: Callable[[Reader], Awaitable[T]]) -> T:
+        """For what only Postgres may answer. Raises `Unavailable` at once while it is known to be away."""
+        away = self._away_now()
+        if away is not None:
+            raise away
+        try:
+            return await self._patiently(question)
+        except TooSlow:
+            raise
+        except Unavailable as error:
+            raise self._went_away(error) from error
+
+    def _away_now(self) -> Unavailable | None:
+        return self._away if self._monotonic() < self._away_until else None
+
+    def _went_away(self, error: Unavailable) -> Unavailable:
+        self._away, self._away_until = error, self._monotonic() + HOLD_DOWN_S
+        return error
+
+    async def _patiently(self, question: Callable[[Reader], Awaitable[T]]) -> T:
+        asking = asyncio.ensure_future(question(self.primary))
+        try:
+            done, _ = await asyncio.wait({asking}, timeout=self._patience)
+            if not done:
+                await self._probe()
+            return await asking
+        finally:
+            if asking.cancel():
+                asking.add_done_callback(_ended)
+
+    async def _probe(self) -> None:
+        try:
+            async with asyncio.timeout(PROBE_S):
+                await self.primary.probe()
+        except TimeoutError as error:
+            raise Unavailable(self.primary.name, f"no answer within {self._patience + PROBE_S:.0f} s") from error
+
+
+def _ended(asked: asyncio.Future[T]) -> None:
+    """A question that was given up may still fail later; nobody waits for that, and it is no lost exception."""
+    if not asked.cancelled():
+        asked.exception()

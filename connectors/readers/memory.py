@@ -1,0 +1,158 @@
+"""A `Reader` over lists of rows, for tests and examples: the same answers as the databases give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+from uuid import UUID
+
+from connectors.readers import shape
+from connectors.readers.sql import LEDGER_FIELDS
+from schemas.errors import Refused, Unavailable
+from schemas.query import Cursor, EventFilter, Page, SessionFilter
+
+MutableRow = dict[str, Any]
+
+
+class MemoryReader:
+    """Rows are dicts with the columns of `connectors.model`, put into the lists by hand. Set `away` for an outage."""
+
+    def __init__(self, name: str = "memory") -> None:
+        self.name = name
+        self.away: str | None = None
+        self.event_rows: list[MutableRow] = []
+        self.session_rows: list[MutableRow] = []
+        self.letter_rows: list[MutableRow] = []
+        self.duplicate_rows: list[MutableRow] = []
+        self.next_offsets: dict[int, int] = {}
+        self.stored: int | None = None
+
+    async def open(self) -> None:
+        """Nothing to open."""
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+    async def probe(self) -> None:
+        self._here()
+
+    async def events(self, filter: EventFilter) -> Page:
+        self._here()
+        wanted = {name: getattr(filter, name) for name in ("session_id", "event_type", "tool_name")}
+        found = [
+            row
+            for row in self.event_rows
+            if all(value is None or row[name] == value for name, value in wanted.items())
+            and (filter.since is None or row["occurred_at"] >= filter.since)
+            and (filter.until is None or row["occurred_at"] < filter.until)
+            and (not filter.ids or row["event_id"] in filter.ids)
+        ]
+        place = None if filter.cursor is None else (_instant(filter.cursor), _uuid(filter.cursor))
+        keyed = [((row["occurred_at"], row["event_id"]), row) for row in found]
+        return _page(keyed, place, filter.ascending, filter.limit, shape.event, shape.event_cursor)
+
+    async def event(self, event_id: UUID) -> dict[str, Any] | None:
+        self._here()
+        return next((shape.event(row) for row in self.event_rows if row["event_id"] == event_id), None)
+
+    async def sessions(self, filter: SessionFilter) -> Page:
+        self._here()
+        found = [
+            row
+            for row in self.session_rows
+            if (filter.status is None or row["status"] == filter.status)
+            and (filter.since is None or row["last_event_at"] >= filter.since)
+            and (filter.until is None or row["first_event_at"] < filter.until)
+        ]
+        place = None if filter.cursor is None else (_instant(filter.cursor), filter.cursor.id)
+        keyed = [((row["last_event_at"], row["session_id"]), row) for row in found]
+        return _page(keyed, place, False, filter.limit, shape.session, shape.session_cursor)
+
+    async def session(self, session_id: str) -> dict[str, Any] | None:
+        self._here()
+        return next((shape.session(row) for row in self.session_rows if row["session_id"] == session_id), None)
+
+    async def trace(self, event_id: UUID) -> dict[str, Any]:
+        letters = [row for row in self.letter_rows if row["event_id"] == event_id]
+        places = [row["events_offset"] for row in self.event_rows if row["event_id"] == event_id]
+        marked = [str(row["event_id"]) for row in self.event_rows if row["suspected_duplicate_of"] == event_id]
+        return {
+            "event": await self.event(event_id),
+            "events_offset": places[0] if places else None,
+            "duplicates": [shape.duplicate(row) for row in self.duplicate_rows if row["event_id"] == event_id],
+            "dead_letters": [shape.dead_letter(row) for row in letters],
+            "suspected_duplicates": marked,
+        }
+
+    async def ledger(self) -> Mapping[str, int]:
+        self._here()
+        dead = [row for row in self.letter_rows if row["stage"] == "persist" and row["ingest_partition"] is not None]
+        counted = [row for row in dead if row["cause"] == "conflict" or row["resolved_at"] is None]
+        rejected = sum(row["cause"] == "conflict" for row in counted)
+        still_open = sum(row["resolved_at"] is None for row in self.letter_rows)
+        stored = len(self.event_rows) if self.stored is None else self.stored
+        values = (stored, len(self.duplicate_rows), rejected, len(counted) - rejected, still_open, 0)
+        return dict(zip(LEDGER_FIELDS, values, strict=True))
+
+    async def backlog(self) -> Mapping[str, int]:
+        self._here()
+        ledger = await self.ledger()
+        return {name: ledger[name] for name in ("stored", "rejected", "dead")}
+
+    async def progress(self) -> Mapping[int, int]:
+        self._here()
+        return dict(self.next_offsets)
+
+    async def dead_letters(self, *, limit: int, after: str | None = None, cause: str | None = None) -> Page:
+        self._here()
+        found = [row for row in self.letter_rows if cause is None or row["cause"] == cause]
+        keyed = [((row["failed_at"], row["topic"], row["partition"], row["offset"]), row) for row in found]
+        place = None
+        if after is not None:
+            cursor = Cursor.decode(after)
+            place = (_instant(cursor), *(shape.split_letter_id(cursor.id) or _bad_cursor()))
+        return _page(keyed, place, False, limit, shape.dead_letter, shape.letter_cursor)
+
+    async def dead_letter(self, id: str) -> dict[str, Any] | None:
+        self._here()
+        found = (row for row in self.letter_rows if shape.letter_id(row) == id)
+        return next((shape.dead_letter(row, with_bytes=True) for row in found), None)
+
+    async def resolve_dead_letter(self, id: str, *, replayed_as: UUID | None, at: int) -> None:
+        self._here()
+        for row in self.letter_rows:
+            if shape.letter_id(row) == id:
+                row.update(resolved_at=at, replayed_as=replayed_as)
+
+    def _here(self) -> None:
+        if self.away is not None:
+            raise Unavailable(self.name, self.away)
+
+
+def _page(
+    keyed: list[tuple[Any, MutableRow]],
+    place: tuple[Any, ...] | None,
+    ascending: bool,
+    limit: int,
+    show: Callable[[Mapping[str, Any]], dict[str, Any]],
+    cursor: Callable[[Mapping[str, Any]], Cursor],
+) -> Page:
+    ordered = sorted(keyed, key=lambda pair: pair[0], reverse=not ascending)
+    rows = [row for key, row in ordered if place is None or (key > place if ascending else key < place)]
+    more = len(rows) > limit
+    return Page(items=[show(row) for row in rows[:limit]], next=cursor(rows[limit - 1]) if more else None)
+
+
+def _instant(cursor: Cursor) -> int:
+    return cursor.at if 0 <= cursor.at <= shape.MAX_MICROS else _bad_cursor()
+
+
+def _uuid(cursor: Cursor) -> UUID:
+    try:
+        return UUID(cursor.id)
+    except ValueError:
+        return _bad_cursor()
+
+
+def _bad_cursor() -> NoReturn:
+    raise Refused(422, "bad_cursor", "The cursor belongs to another list; start without it.", "/cursor")

@@ -1,0 +1,88 @@
+"""Reading from Postgres: a small pool of its own, so that queries and the sink never wait for each other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import asyncpg
+import sqlalchemy as sa
+from asyncpg import exceptions
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from connectors.readers.sql import SqlReader, TooSlow
+from schemas.errors import Unavailable
+
+#: Connections of one API process; a query waits for one at most CONNECT_S.
+POOL = 5
+#: Seconds until a connection that does not come counts as "Postgres is away".
+CONNECT_S = 2.0
+#: Seconds one query may run: above it the question was too large, not the database away.
+QUERY_S = 5.0
+#: SQLSTATE query_canceled: `statement_timeout` has struck.
+CANCELED = "57014"
+#: What a driver raises when it cannot answer; everything else is a bug of ours and goes up.
+FAULTS = (SQLAlchemyError, exceptions.PostgresError, exceptions.InterfaceError, OSError, TimeoutError)
+
+
+class PostgresReader(SqlReader):
+    """`ports.Reader` over Postgres. `open` does not connect, so it works while Postgres is away."""
+
+    name = "postgres"
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._engine: AsyncEngine | None = None
+
+    async def open(self) -> None:
+        self._engine = create_async_engine(
+            "postgresql+asyncpg://",
+            async_creator=self._connect,  # asyncpg reads the DSN itself, exactly as the sink does
+            pool_size=POOL,
+            max_overflow=0,
+            pool_timeout=CONNECT_S,
+            pool_pre_ping=True,  # after a restart of Postgres the first query must not fail on a dead connection
+        )
+
+    async def close(self) -> None:
+        if self._engine is not None:
+            await self._engine.dispose()
+            self._engine = None
+
+    async def rows(self, statement: sa.Executable) -> Sequence[Mapping[str, Any]]:
+        try:
+            # A second above `statement_timeout`: this limit is for a server that does not answer at all.
+            async with asyncio.timeout(QUERY_S + 1), self._live().connect() as connection:
+                autocommit = await connection.execution_options(isolation_level="AUTOCOMMIT")
+                found: Sequence[Any] = (await autocommit.execute(statement)).mappings().all()
+                return found
+        except FAULTS as error:
+            raise _unavailable(error) from error
+
+    async def change(self, statement: sa.Update) -> None:
+        try:
+            async with asyncio.timeout(QUERY_S + 1), self._live().begin() as connection:
+                await connection.execute(statement)
+        except FAULTS as error:
+            raise _unavailable(error) from error
+
+    def _live(self) -> AsyncEngine:
+        if self._engine is None:
+            raise Unavailable("postgres", "the reader is not open")
+        return self._engine
+
+    async def _connect(self) -> Any:
+        settings = {"application_name": "chronicle-reader", "statement_timeout": str(int(QUERY_S * 1000))}
+        connect: Any = asyncpg.connect  # untyped
+        return await connect(self._dsn, timeout=CONNECT_S, server_settings=settings)
+
+
+def _unavailable(error: BaseException) -> Unavailable:
+    """Says the kind of error and the server's own words; never the statement, never the DSN."""
+    cause = getattr(error, "orig", None) or error
+    if getattr(cause, "sqlstate", None) == CANCELED:
+        return TooSlow("postgres", f"the query took longer than {QUERY_S:.0f} s; ask for less", retry_after=QUERY_S)
+    root = cause.__cause__ if isinstance(cause.__cause__, exceptions.PostgresError) else cause
+    return Unavailable("postgres", f"{type(root).__name__}: {str(root).splitlines()[0] if str(root) else 'no answer'}")

@@ -1,0 +1,143 @@
+"""Rows of the tables as the API shows them. Pure.
+
+A row maps column names to the Python values of `connectors.model`: times are integer microseconds, ids are `UUID`.
+`payload`, `payload_raw` and `metadata` are JSON *texts* and go into the answer as they are, never parsed and dumped.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from connectors.model import EPOCH, MICROSECOND
+from schemas.event import Flag, IdOrigin
+from schemas.query import Cursor
+
+Row = Mapping[str, Any]
+
+#: The latest instant that can be written as a date: 9999-12-31T23:59:59.999999Z.
+MAX_MICROS = 253_402_300_799_999_999
+
+
+def iso(micros: int | None) -> str | None:
+    """`2026-01-31T09:30:00.123456Z`; always six digits, so that texts sort as times do."""
+    if micros is None:
+        return None
+    return (EPOCH + micros * MICROSECOND).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def flag_names(flags: int) -> list[str]:
+    """The names of the set bits, in lower case."""
+    return [str(flag.name).lower() for flag in Flag if flags & flag]
+
+
+def event(row: Row) -> dict[str, Any]:
+    """An event. The payload is the text as it was sent wherever the database could not keep it as it is."""
+    return {
+        "event_id": str(row["event_id"]),
+        "session_id": row["session_id"],
+        "event_type": row["event_type"],
+        "hook_event_name": row["hook_event_name"],
+        "occurred_at": iso(row["occurred_at"]),
+        "received_at": iso(row["received_at"]),
+        "stored_at": iso(row["stored_at"]),
+        "source": row["source"],
+        "tool_name": row["tool_name"],
+        "tool_use_id": row["tool_use_id"],
+        "agent_id": row["agent_id"],
+        "agent_type": row["agent_type"],
+        "prompt_id": row["prompt_id"],
+        "cwd": row["cwd"],
+        "id_origin": IdOrigin(row["id_origin"]).name.lower(),
+        "suspected_duplicate_of": text(row["suspected_duplicate_of"]),
+        "flags": flag_names(row["flags"] or 0),
+        "position": {"partition": row["ingest_partition"], "offset": row["ingest_offset"]},
+        "payload": _raw(row["payload_raw"] if row["payload_raw"] is not None else row["payload"]),
+        "metadata": _raw(row["metadata"]),
+    }
+
+
+SESSION_FIELDS = ("session_id", "source", "project", "cwd", "git_branch", "git_commit", "status", "event_count")
+SESSION_TIMES = ("first_event_at", "last_event_at", "started_at", "ended_at")
+
+
+def session(row: Row) -> dict[str, Any]:
+    """A session's roll-up."""
+    return {name: row[name] for name in SESSION_FIELDS} | {name: iso(row[name]) for name in SESSION_TIMES}
+
+
+def dead_letter(row: Row, *, with_bytes: bool = False) -> dict[str, Any]:
+    """A dead letter; key and value as base64 only when asked for."""
+    shown = {
+        "id": letter_id(row),
+        "topic": row["topic"],
+        "partition": row["partition"],
+        "offset": row["offset"],
+        "position": position(row["ingest_partition"], row["ingest_offset"]),
+        "stage": row["stage"],
+        "cause": row["cause"],
+        "detail": row["detail"],
+        "event_id": text(row["event_id"]),
+        "session_id": row["session_id"],
+        "failed_at": iso(row["failed_at"]),
+        "resolved_at": iso(row["resolved_at"]),
+        "replayed_as": text(row["replayed_as"]),
+    }
+    return shown | {"key": _base64(row["key"]), "value": _base64(row["value"])} if with_bytes else shown
+
+
+def duplicate(row: Row) -> dict[str, Any]:
+    """One copy of an event that the primary key turned away."""
+    at = position(row["ingest_partition"], row["ingest_offset"])
+    return {"position": at, "recorded_at": iso(row["recorded_at"])}
+
+
+def letter_id(row: Row) -> str:
+    """`topic/partition/offset`."""
+    return f"{row['topic']}/{row['partition']}/{row['offset']}"
+
+
+def split_letter_id(id: str) -> tuple[str, int, int] | None:
+    """The parts of `topic/partition/offset`; None when it is not one."""
+    topic, _, rest = id.partition("/")
+    partition, _, offset = rest.partition("/")
+    if not (topic and partition.isascii() and partition.isdigit() and offset.isascii() and offset.isdigit()):
+        return None
+    return (topic, int(partition), int(offset)) if int(partition) < 2**31 and int(offset) < 2**63 else None
+
+
+def position(partition: int | None, offset: int | None) -> dict[str, int] | None:
+    """A place in `chronicle.ingest`."""
+    return None if partition is None or offset is None else {"partition": partition, "offset": offset}
+
+
+def event_cursor(row: Row) -> Cursor:
+    """Where a list of events goes on after this row."""
+    return Cursor(row["occurred_at"], str(row["event_id"]))
+
+
+def session_cursor(row: Row) -> Cursor:
+    """Where a list of sessions goes on after this row."""
+    return Cursor(row["last_event_at"], row["session_id"])
+
+
+def letter_cursor(row: Row) -> Cursor:
+    """Where a list of dead letters goes on after this row."""
+    return Cursor(row["failed_at"], letter_id(row))
+
+
+def text(id: UUID | None) -> str | None:
+    """An id as text."""
+    return None if id is None else str(id)
+
+
+def _raw(json: str | None) -> msgspec.Raw:
+    return msgspec.Raw((json or "{}").encode())
+
+
+def _base64(value: bytes | None) -> str | None:
+    return None if value is None else base64.b64encode(value).decode()

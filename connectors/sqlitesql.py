@@ -1,0 +1,81 @@
+"""The SQL of the SQLite sink, as constants."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from connectors.rollup import SESSION_TYPES
+from connectors.rows import EVENT_COLUMNS, LETTER_COLUMNS
+
+
+def _marks(count: int) -> str:
+    return ", ".join("?" * count)
+
+
+def quoted(names: tuple[str, ...]) -> str:
+    """A column list; `offset`, `key` and `end` are words of SQL."""
+    return ", ".join(f'"{name}"' for name in names)
+
+
+SESSION_COLUMNS: Final = tuple(SESSION_TYPES)
+
+ADD_EVENT: Final = f"INSERT INTO events ({quoted(EVENT_COLUMNS)}, stored_at) VALUES ({_marks(len(EVENT_COLUMNS) + 1)})"
+ADD_OUTBOX: Final = """
+INSERT OR IGNORE INTO outbox (event_id, fingerprint, "partition", "offset", ingest_partition, ingest_offset, value)
+VALUES (?, ?, ?, ?, ?, ?, ?)
+"""
+#: With one parameter, a JSON array of ids.
+KNOWN: Final = """
+SELECT event_id, ingest_partition, ingest_offset, fingerprint FROM events
+WHERE event_id IN (SELECT value FROM json_each(?))
+"""
+READ_SESSIONS: Final = (
+    f"SELECT {quoted(SESSION_COLUMNS)} FROM sessions WHERE session_id IN (SELECT value FROM json_each(?))"
+)
+PUT_SESSION: Final = (
+    f"INSERT OR REPLACE INTO sessions ({quoted(SESSION_COLUMNS)}, updated_at) "
+    f"VALUES ({_marks(len(SESSION_COLUMNS) + 1)})"
+)
+PROGRESS: Final = """
+INSERT INTO sink_progress ("partition", next_offset, stored, updated_at) VALUES (?, ?, ?, ?)
+ON CONFLICT ("partition") DO UPDATE SET next_offset = max(next_offset, excluded.next_offset),
+    stored = stored + excluded.stored, updated_at = excluded.updated_at
+"""
+READ_PROGRESS: Final = 'SELECT "partition", next_offset FROM sink_progress WHERE next_offset > 0'
+
+LAST_SEQ: Final = "SELECT coalesce(max(seq), 0) FROM outbox"
+EXTEND_RANGE: Final = """
+UPDATE failover_range SET "end" = max("end", ?), last_seq = ? WHERE id = (
+    SELECT id FROM failover_range WHERE "partition" = ? AND state = 'pending' AND start <= ? AND "end" >= ? LIMIT 1)
+"""
+ADD_RANGE: Final = 'INSERT INTO failover_range ("partition", start, "end", at, last_seq) VALUES (?, ?, ?, ?, ?)'
+OPEN_RANGES: Final = """
+SELECT "partition", start, "end" FROM failover_range WHERE state = 'pending' ORDER BY "partition", start
+"""
+
+PENDING: Final = "SELECT count(*) FROM outbox WHERE state = 'pending'"
+PEEK: Final = """
+SELECT seq, "partition", "offset", ingest_partition, ingest_offset, value FROM outbox
+WHERE state = 'pending' ORDER BY seq LIMIT ?
+"""
+MARK_SYNCED: Final = "UPDATE outbox SET state = 'synced', synced_at = ? WHERE state = 'pending' AND seq <= ?"
+CLOSE_RANGES: Final = "UPDATE failover_range SET state = 'synced' WHERE state = 'pending' AND last_seq <= ?"
+FORGET_OUTBOX: Final = "DELETE FROM outbox WHERE state = 'synced' AND synced_at < ?"
+#: Keeps the newest, and everything Postgres does not have yet.
+TRIM_EVENTS: Final = """
+DELETE FROM events WHERE rowid <= (SELECT max(rowid) FROM events) - ?
+AND event_id NOT IN (SELECT event_id FROM outbox WHERE state = 'pending')
+"""
+
+ADD_LETTER: Final = (
+    f"INSERT OR IGNORE INTO dead_letters ({quoted(LETTER_COLUMNS)}, stored_at) "
+    f"VALUES ({_marks(len(LETTER_COLUMNS) + 1)})"
+)
+QUEUE_LETTER: Final = 'INSERT OR IGNORE INTO dead_letter_outbox (topic, "partition", "offset") VALUES (?, ?, ?)'
+PEEK_LETTERS: Final = (
+    f"SELECT {quoted(LETTER_COLUMNS)} FROM dead_letters "
+    'JOIN dead_letter_outbox USING (topic, "partition", "offset") ORDER BY failed_at LIMIT ?'
+)
+LETTER_SYNCED: Final = 'DELETE FROM dead_letter_outbox WHERE topic = ? AND "partition" = ? AND "offset" = ?'
+
+PROBE: Final = "INSERT OR REPLACE INTO sink_probes (worker, at) VALUES (?, ?)"

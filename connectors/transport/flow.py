@@ -1,0 +1,27 @@
+"""Rules: where reading begins."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+EARLIEST: Final = "earliest"
+
+
+class Start(NamedTuple):
+    """`clamped_from` is the offset wanted when the log does not have it, else None."""
+
+    offset: int
+    clamped_from: int | None = None
+
+
+def start_offset(*, committed: int | None, durable: int | None, begin: int, end: int, reset: str = EARLIEST) -> Start:
+    """Begin at the smaller of the group's offset and the durable progress; at `reset` where there is neither.
+
+    An offset the log no longer has, or does not have yet (the log was lost or made anew), begins at the oldest record:
+    reading twice is harmless, skipping is not.
+    """
+    known = [offset for offset in (committed, durable) if offset is not None]
+    if not known:
+        return Start(begin if reset == EARLIEST else end)
+    wanted = min(known)
+    return Start(wanted) if begin <= wanted <= end else Start(begin, clamped_from=wanted)

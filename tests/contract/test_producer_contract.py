@@ -1,0 +1,98 @@
+"""`EventLog`: one suite over the memory log and Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from connectors.memory import MemoryLog, partition_of
+from connectors.ports import EventLog, Record
+from connectors.producer import KafkaLog
+from connectors.topics import ensure
+from schemas.errors import Poison, Unavailable
+from schemas.event import Position
+from schemas.topics import TopicSpec
+
+
+@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.e2e)])
+async def log(request: pytest.FixtureRequest, topic: str) -> AsyncIterator[EventLog]:
+    made: EventLog = MemoryLog(partitions=4)
+    if request.param == "kafka":
+        brokers = request.getfixturevalue("kafka")
+        await ensure(brokers, [TopicSpec(name=topic, partitions=4, cleanup="delete", retention_ms=-1, doc="test")])
+        made = KafkaLog(brokers, "test")
+    await made.open()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def topic(topic_prefix: str) -> str:
+    return f"{topic_prefix}.log"
+
+
+async def test_positions_come_in_the_order_of_the_records(log: EventLog, topic: str) -> None:
+    """Each record's own place, explicit partitions included."""
+    records = [Record(None, b"%d" % index, partition=index % 4) for index in range(40)]
+    assert await log.send(topic, records) == [Position(index % 4, index // 4) for index in range(40)]
+
+
+async def test_a_key_decides_the_partition_as_in_java(log: EventLog, topic: str) -> None:
+    """murmur2, so that our keys lie where any other producer would put them."""
+    keys = [b"", b"s", b"session-1", b"5c1f3a52-0f3e-4c0a-9d0e-2d2f4b1c7a90", "é".encode() * 9]
+    positions = await log.send(topic, [Record(key, b"v") for key in keys if key])
+    assert [position.partition for position in positions] == [partition_of(key, 4) for key in keys if key]
+
+
+async def test_calls_made_one_after_the_other_keep_their_order(log: EventLog, topic: str) -> None:
+    """Also when they are in flight together."""
+    calls = [asyncio.ensure_future(log.send(topic, [Record(b"k", b"%d" % index)])) for index in range(100)]
+    offsets = [(await call)[0].offset for call in calls]
+    assert offsets == sorted(offsets)
+
+
+async def test_nothing_to_send_is_acked_at_once(log: EventLog, topic: str) -> None:
+    """An empty call has no positions."""
+    assert await log.send(topic, []) == []
+
+
+async def test_a_record_too_large_is_poison_and_nothing_of_its_call_is_sent(log: EventLog, topic: str) -> None:
+    """It could never be sent; holding it would block what follows."""
+    with pytest.raises(Poison) as caught:
+        await log.send(topic, [Record(b"k", b"small", partition=0), Record(b"k", b"x" * (3 << 20), partition=0)])
+    assert caught.value.cause == "oversize"
+    assert await log.send(topic, [Record(b"k", b"next", partition=0)]) == [Position(0, 0)]
+
+
+async def test_probe_answers(log: EventLog, topic: str) -> None:
+    """A living log proves itself without an error."""
+    await log.probe()
+
+
+async def test_a_broker_that_is_not_there_is_unavailable_in_time(topic: str) -> None:
+    """Within the timeout, for `send` and for `probe`; what never reached the broker may still count as unknown."""
+    log = KafkaLog("127.0.0.1:1", "test")
+    await log.open()
+    with pytest.raises(Unavailable):
+        async with asyncio.timeout(2):
+            await log.send(topic, [Record(b"k", b"v")], timeout=0.3)
+    with pytest.raises(Unavailable):
+        async with asyncio.timeout(2):
+            await log.probe(0.3)
+    await log.close()
+
+
+async def test_a_memory_log_plays_its_script() -> None:
+    """The fake fails as told: before writing, after it, and half way."""
+    log = MemoryLog(partitions=1)
+    log.script.extend(["down", "unknown", "partly", "ok"])
+    outcomes: list[Any] = []
+    for index in range(4):
+        try:
+            outcomes.append(await log.send("t", [Record(None, b"%d" % index), Record(None, b"+")]))
+        except Unavailable as error:
+            outcomes.append(error.unknown)
+    assert outcomes == [False, True, True, [Position(0, 3), Position(0, 4)]]

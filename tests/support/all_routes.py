@@ -1,0 +1,54 @@
+"""The whole route table over memory parts, as `app.house` puts it together."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry
+
+from app import openapi
+from app.metrics import PrometheusMetrics
+from app.stats import LedgerReader
+from app.views import deadletters, docs, ingest, ops, query, registry
+from app.views.route import Route
+from connectors.memory import MemoryIntake, MemoryLog, MemoryStatusBoard
+from connectors.readers.failover import FailoverReader
+from connectors.readers.memory import MemoryReader
+from reading import TOPICS, FixedOffsets, ManualClock, event_row, letter_row, session_row
+from schemas.codec import AvroCodec
+from schemas.envelope import IngestLimits
+from schemas.metrics import NullMetrics
+from schemas.registry import registry as published
+
+VERSION = "1.2.3"
+
+
+def all_routes() -> list[Route]:
+    """Every route of a process with the roles ingest and api; the stores hold one row of each kind."""
+    clock, intake, codec = ManualClock(), MemoryIntake(), AvroCodec()
+    status, offsets = MemoryStatusBoard(clock), FixedOffsets(ingest={0: 1, 1: 0}, events={0: 1, 1: 0})
+    primary, local = MemoryReader("postgres"), MemoryReader("sqlite")
+    primary.event_rows.append(event_row(1))
+    primary.session_rows.append(session_row("s-1", 5))
+    primary.letter_rows.append(letter_row(3, event_id=None))
+    reader = FailoverReader(primary, local)
+    ledger = LedgerReader(
+        offsets=offsets, intake=intake, status=status, reader=reader, local=local, topics=TOPICS, clock=clock
+    )
+    collected = CollectorRegistry()
+    views = ops.OpsViews(
+        version=VERSION,
+        clock=clock,
+        probe=ops.ReadyProbe(offsets=offsets, intake=intake, status=status, topics=TOPICS, clock=clock),
+        ledger=ledger,
+        status=status,
+        intake=intake,
+        registry=collected,
+        metrics=PrometheusMetrics(collected),
+    )
+    letters = deadletters.DeadLetterViews(
+        reader=reader, intake=intake, log=MemoryLog(), codec=codec, topics=TOPICS, clock=clock
+    )
+    table = ingest.routes(intake, codec, clock, IngestLimits(), None, NullMetrics())
+    table += query.routes(reader, TOPICS) + registry.routes(published(TOPICS)) + deadletters.routes(letters)
+    table += ops.routes(views) + ops.stats_routes(views)
+    table += docs.routes(lambda: openapi.encode(openapi.document(table, VERSION)), docs.assets_folder())
+    return table

@@ -1,0 +1,268 @@
+"""How chunks flow: when they are handed out, what an ack means, where reading begins, how it ends. No broker."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import faust
+import pytest
+from faust.exceptions import ImproperlyConfigured
+from faust.types import TP
+
+from connectors.transport import Chunk, assigned, chunk_topic, lag, last_progress, positions, use
+from offline import TOPIC, TP0, Ours, record
+
+
+async def test_transport_one_poll_of_a_partition_is_one_event() -> None:
+    """The event's value is a chunk of the polled records."""
+    ours = await Ours().begin()
+    chunk = await ours.chunk(0, 1, 2, 7)
+    assert isinstance(chunk, Chunk)
+    assert ([r.offset for r in chunk.records], chunk.first, chunk.next) == ([0, 1, 2, 7], 0, 8)
+
+
+async def test_transport_large_poll_is_split() -> None:
+    """No chunk has more than max_records."""
+    ours = await Ours(max_records=3).begin()
+    await ours.receive(*range(7))
+    chunks = [ours.channel.queue.get_nowait().value for _ in range(3)]
+    assert [(chunk.first, chunk.next) for chunk in chunks] == [(0, 3), (3, 6), (6, 7)]
+
+
+async def test_transport_ack_by_parts_commits_by_parts() -> None:
+    """An agent may ack as far as it is."""
+    ours = await Ours().begin()
+    chunk = await ours.chunk(0, 1, 2, 3)
+    chunk.ack(2)
+    await ours.consumer.commit()
+    chunk.ack(3)
+    await ours.consumer.commit()
+    chunk.ack()
+    await ours.consumer.commit()
+    assert ours.thread.commits == [{TP0: 2}, {TP0: 3}, {TP0: 4}]
+
+
+async def test_transport_ack_of_a_former_assignment_is_ignored() -> None:
+    """After a revocation the chunk is dead and its ack commits nothing, even when the partition is ours again."""
+    ours = await Ours(drain_timeout=0.01).begin()
+    chunk = await ours.chunk(0, 1)
+    await ours.consumer.on_partitions_revoked({TP0})
+    await ours.begin()
+    again = await ours.chunk(0, 1)
+    chunk.ack()
+    await ours.consumer.commit()
+    assert (chunk.live, again.live) == (False, True)
+    assert again.generation > chunk.generation
+    assert ours.thread.commits == []
+
+
+async def test_transport_revocation_waits_for_what_an_agent_holds() -> None:
+    """A chunk that is acked while partitions are being revoked is committed with them."""
+    ours = await Ours().begin()
+    chunk = await ours.chunk(0, 1)
+    revocation = asyncio.ensure_future(ours.consumer.on_partitions_revoked({TP0}))
+    await asyncio.sleep(0)
+    chunk.ack()
+    await revocation
+    assert ours.thread.commits == [{TP0: 2}]
+
+
+async def test_transport_revocation_waits_for_a_bounded_time() -> None:
+    """A held sink does not hold the group: after drain_timeout the rest is left for the next owner."""
+    ours = await Ours(drain_timeout=0.1).begin()
+    (await ours.chunk(0, 1)).ack()
+    await ours.chunk(2)
+    start = time.monotonic()
+    await ours.consumer.on_partitions_revoked({TP0})
+    assert time.monotonic() - start < 2
+    assert ours.thread.commits == [{TP0: 2}]
+
+
+async def test_transport_queued_chunks_do_not_hold_a_revocation() -> None:
+    """Only what an agent has taken is waited for."""
+    ours = await Ours(drain_timeout=60).begin()
+    await ours.receive(0, 1)
+    await asyncio.wait_for(ours.consumer.on_partitions_revoked({TP0}), 5)
+    assert ours.channel.queue.empty()
+
+
+async def test_transport_poll_from_before_the_seek_is_thrown_away() -> None:
+    """Records polled before the seek are read again; handing them out would let a later offset come first."""
+    ours = await Ours().begin()
+    turn, generation = ours.consumer._turn, ours.app.consumer_generation_id
+    await ours.begin()
+    await ours.consumer._hand_out({TP0: [record(50)]}, turn, generation)
+    assert ours.channel.queue.empty()
+
+
+async def test_transport_nothing_is_handed_out_between_the_seek_and_the_flow() -> None:
+    """Faust empties the queues when the flow is resumed; a chunk put in before would be lost to its partition."""
+    ours = await Ours().begin()
+    ours.consumer.stop_flow()
+    ours.consumer.flow_active = True  # as during table recovery
+    await ours.consumer.perform_seek()
+    await ours.receive(0)
+    assert ours.channel.queue.empty()
+    ours.app.flow_control.resume()
+    ours.consumer.resume_flow()
+    await ours.receive(0)
+    assert not ours.channel.queue.empty()
+
+
+async def test_transport_stopped_flow_needs_a_new_seek() -> None:
+    """A poll that came back while the flow was stopped is thrown away, so reading must begin again, not after it."""
+    ours = await Ours().begin()
+    ours.consumer.stop_flow()
+    ours.consumer.resume_flow()
+    await ours.receive(5)
+    assert ours.channel.queue.empty()
+    await ours.consumer._drain_once()
+    await ours.receive(0)
+    assert (await ours.channel.queue.get()).value.first == 0
+
+
+async def test_transport_partition_without_room_is_not_polled() -> None:
+    """Flow control counts records handed out and not acked, wherever they are."""
+    ours = await Ours(max_unacked_records=4).begin()
+    ours.consumer.resume_partitions({TP0})
+    assert ours.consumer._fetchable() == ({TP0}, False)
+    chunk = await ours.chunk(0, 1, 2, 3)
+    assert ours.consumer._fetchable() == (set(), True)
+    chunk.ack(2)
+    assert ours.consumer._fetchable() == (set(), True)
+    chunk.ack()
+    assert ours.consumer._fetchable() == ({TP0}, False)
+
+
+async def test_transport_partition_without_room_for_bytes_is_not_polled() -> None:
+    """And bytes."""
+    ours = await Ours(max_unacked_bytes=1000).begin()
+    ours.consumer.resume_partitions({TP0})
+    await ours.receive(0, value=b"x" * 1000)
+    assert ours.consumer._fetchable() == (set(), True)
+
+
+async def test_transport_reading_begins_at_the_lower_durable_progress() -> None:
+    """`resume` is told the group's offsets and lowers the start; what follows is committed from there."""
+    asked: list[Mapping[TP, int]] = []
+
+    async def resume(committed: Mapping[TP, int]) -> Mapping[TP, int]:
+        asked.append(committed)
+        return {TP0: 40}
+
+    ours = Ours(resume=resume)
+    ours.thread.place = ours.thread.place._replace(committed=60)
+    await ours.begin()
+    assert (asked, ours.thread.sought) == ([{TP0: 60}], {TP0: 40})
+    (await ours.chunk(40, 41)).ack()
+    await ours.consumer.commit()
+    assert ours.thread.commits == [{TP0: 42}]
+
+
+async def test_transport_unknown_durable_progress_begins_at_the_group_offset() -> None:
+    """A database that is away does not keep the stream from reading."""
+
+    async def resume(committed: Mapping[TP, int]) -> Mapping[TP, int]:
+        raise ConnectionError("database")
+
+    ours = Ours(resume=resume)
+    ours.thread.place = ours.thread.place._replace(committed=60)
+    await ours.begin()
+    assert ours.thread.sought == {TP0: 60}
+
+
+async def test_transport_offset_outside_the_log_begins_at_the_oldest(caplog: pytest.LogCaptureFixture) -> None:
+    """A log that was lost and made anew is read from its beginning, and one line says so."""
+    ours = Ours()
+    ours.thread.place = ours.thread.place._replace(committed=5000, begin=3, end=10)
+    await ours.begin()
+    assert ours.thread.sought == {TP0: 3}
+    assert len([line for line in caplog.messages if "wanted 5000" in line]) == 1
+
+
+async def test_transport_log_that_went_back_while_reading_is_read_on_from_there() -> None:
+    """Lower offsets than before mean a log made anew: they are delivered, and older acks no longer count."""
+    ours = await Ours().begin()
+    old = await ours.chunk(*range(100, 110))
+    new = await ours.chunk(0, 1)
+    old.ack()
+    new.ack()
+    await ours.consumer.commit()
+    assert ours.thread.commits == [{TP0: 2}]
+
+
+async def test_transport_seek_that_failed_is_tried_again() -> None:
+    """While the broker does not tell where a partition stands nothing is handed out; then it goes on by itself."""
+    ours = Ours()
+    ours.thread.silent = 1
+    await ours.begin()
+    await ours.receive(0)
+    assert ours.channel.queue.empty()
+    await ours.consumer._drain_once()
+    await ours.receive(0)
+    assert not ours.channel.queue.empty()
+
+
+async def test_transport_two_agents_on_one_chunked_topic_are_refused() -> None:
+    """Two would ack the same chunk."""
+    ours = await Ours().begin()
+    other = aiter(chunk_topic(ours.app, TOPIC))
+    ours.app.topics._tp_index[TP0].add(other)
+    with pytest.raises(ImproperlyConfigured):
+        await ours.receive(0)
+
+
+async def test_transport_single_messages_of_other_topics_are_acked_in_order_too() -> None:
+    """A topic that is not chunked keeps Faust's acks, by the same ledger: no commit over the head."""
+    ours = Ours()
+    ours.consumer.options = type(ours.consumer.options)(chunked=frozenset(), role="test")
+    await ours.begin()
+    messages = []
+    for offset in (0, 1, 2):
+        await ours.receive(offset)
+        messages.append((await ours.channel.queue.get()).message)
+    for message in messages[1:]:
+        message.ack(ours.consumer)
+    await ours.consumer.commit()
+    messages[0].ack(ours.consumer)
+    await ours.consumer.commit()
+    assert ours.thread.commits == [{TP0: 3}]
+
+
+async def test_transport_positions_tell_lag_and_progress() -> None:
+    """What readiness and the watchdog need: position, end, lag and the time of the last progress."""
+    ours = await Ours(drain_timeout=0.01).begin()
+    (await ours.chunk(0, 1, 2)).ack(2)
+    assert assigned(ours.app) == {TP0}
+    assert positions(ours.app) == {TP0: (2, 1000)}
+    assert lag(ours.app) == {TP0: 998}
+    assert time.monotonic() - last_progress(ours.app)[TP0] < 60
+    await ours.consumer.on_partitions_revoked({TP0})
+    assert (assigned(ours.app), positions(ours.app), lag(ours.app)) == (frozenset(), {}, {})
+
+
+async def test_transport_use_comes_first() -> None:
+    """An app that has a transport already cannot be given ours."""
+    app = faust.App("late", broker="kafka://127.0.0.1:1", web_enabled=False)
+    app.transport  # noqa: B018  # makes Faust's own
+    with pytest.raises(RuntimeError):
+        use(app, chunked={TOPIC})
+
+
+async def test_transport_producer_is_idempotent() -> None:
+    """A retried batch is no duplicate (D1)."""
+    ours = Ours()
+    producer: Any = ours.app.producer
+    assert producer._settings_extra() == {"acks": "all", "enable_idempotence": True}
+
+
+def test_chunk_of_a_test_keeps_a_ledger_of_its_own() -> None:
+    """Agents can be tested with chunks made by hand."""
+    chunk = Chunk(TOPIC, 0, [record(3), record(5)])
+    chunk.ack(4)
+    assert (chunk.live, chunk.acked, len(chunk)) == (True, 4, 2)
+    with pytest.raises(ValueError):
+        chunk.ack(7)
