@@ -19,6 +19,7 @@ from agents.hold import Hold
 from agents.persist import PersistStatus
 from agents.sync_back import SyncBack
 from app import openapi, problems
+from app.guard import guard
 from app.lifecycle import Process, Resource, web_app
 from app.metrics import PrometheusMetrics
 from app.settings import Settings
@@ -124,22 +125,19 @@ def build(settings: Settings, clock: Clock | None = None) -> House:
         reader = plan.keep(FailoverReader(PostgresReader(settings.database.url.get_secret_value()), local))
         plan.routes += query.routes(reader, names)
         plan.routes += registry.routes(published(names))
+        ledger = LedgerReader(
+            offsets=offsets, intake=intake, status=board, reader=reader, local=local, topics=names, clock=plan.clock
+        )
         if intake is not None:
-            ledger = LedgerReader(
-                offsets=offsets,
-                intake=intake,
-                status=board,
-                reader=reader,
-                local=local,
-                topics=names,
-                clock=plan.clock,
-            )
             plan.routes += deadletters.routes(
                 deadletters.DeadLetterViews(
                     reader=reader, intake=intake, log=log, codec=codec, topics=names, clock=plan.clock
                 )
             )
-    probe = ops.ReadyProbe(offsets=offsets, intake=intake, status=board, topics=names, clock=plan.clock)
+    limit = settings.ingest.spool_max_bytes if settings.ingest.spool else None
+    probe = ops.ReadyProbe(
+        offsets=offsets, intake=intake, status=board, topics=names, clock=plan.clock, spool_limit=limit
+    )
     views = ops.OpsViews(
         version=chronicle.version(),
         clock=plan.clock,
@@ -182,7 +180,7 @@ def _web(plan: Plan) -> faust.App:
         port=settings.server.port,
         datadir=str(settings.worker_dir / "web"),
         options={
-            "middlewares": [problems.problems(plan.clock, plan.metrics)],
+            "middlewares": [problems.problems(plan.clock, plan.metrics), guard(settings.server.names)],
             "client_max_size": settings.ingest.max_body_bytes,
         },
     )

@@ -3,7 +3,9 @@
 Red until broker, topics, dedup tables and a sink have proved themselves once. From then on the question a load balancer
 asks is "may I send events here?", and the answer is yes while an accepted event is safe: on the log, or in the spool.
 So a failover, an absent stream worker or a broker that is away with a working spool are 200 `degraded`, named in
-`checks`; only a spool that can take no more is 503 `down`. `strict` asks the other question: is everything in order?
+`checks`. 503 `down` is a spool that can take no more, and an installation in which no worker has a database left to
+write to: events would still be safe in the log, but only pile up there, and somebody must be told.
+`strict` asks the other question: is everything in order?
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ def judge(seen: Observed, proven: frozenset[str]) -> Readiness:
     passed = {check.name for check in checks if check.ok}
     if not passed.union(proven).issuperset(REQUIRED):
         return Readiness("starting", checks)
-    if "intake" not in passed:
+    if "intake" not in passed or _sinkless(seen):
         return Readiness("down", checks)
     return Readiness("ready" if len(passed) == len(checks) else "degraded", checks)
 
@@ -127,13 +129,21 @@ def _sink(seen: Observed) -> Check:
     missing = _missing(parts, seen.partitions)
     if not parts:
         return Check("sink", False, "No persist worker reports.", "Start `chronicle worker --roles dedupe,persist`.")
-    held = [part for part in parts if not part.get("proven") or part.get("sink") in (None, "none")]
-    if held:
+    if held := _held(parts):
         why = next((str(part["last_error"]) for part in held if part.get("last_error")), "no write has succeeded yet")
         return Check("sink", False, f"A worker has no sink: {why}", "Bring Postgres back; events wait in the log.")
     if missing:
         return Check("sink", False, f"Nobody holds partition {_list(missing)} yet.", "Wait for the rebalance.")
     return Check("sink", True, "Every persist worker has written to a sink.")
+
+
+def _held(parts: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [part for part in parts if not part.get("proven") or part.get("sink") in (None, "none")]
+
+
+def _sinkless(seen: Observed) -> bool:
+    parts = [status["persist"] for status in seen.statuses.values() if status.get("persist")]
+    return bool(parts) and len(_held(parts)) == len(parts)
 
 
 def _database(seen: Observed) -> Check:

@@ -70,6 +70,9 @@ class ServerSettings(Section):
         False,
         description="Bind an address that others reach, although there are no API keys yet.",
     )
+    names: tuple[str, ...] = Field(
+        (), description="More host names by which clients reach the server; addresses and localhost always may."
+    )
     url: str = Field("http://127.0.0.1:8000", description="Where the commands (`trace`, `dlq`, …) find the API.")
 
     @model_validator(mode="after")

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 
 def version() -> str:
-    """Of the installed distribution; "0+checkout" for a tree that is not installed."""
-    from importlib import metadata  # here: `import chronicle` should cost nothing
+    """See `app.version`."""
+    from app.version import version as installed  # here: `__main__` has to put `app` on the path first
 
-    try:
-        return metadata.version("chronicle-streams")
-    except metadata.PackageNotFoundError:
-        return "0+checkout"
+    return installed()

@@ -21,7 +21,7 @@ def main() -> None:
     """The console script."""
     sys.path.insert(0, str(base()))
     if sys.argv[1:] == ["--version"]:  # asked by scripts and prompts: not worth loading a command line for
-        from chronicle import version
+        from app.version import version
 
         sys.stdout.write(f"chronicle {version()}\n")
         return

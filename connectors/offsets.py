@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin import OffsetSpec as _OffsetSpec  # type: ignore[attr-defined]  # re-exported, not listed
 
@@ -18,6 +18,9 @@ CACHE_SECONDS: Final = 1.0
 TIMEOUT: Final = 2.0
 #: Partitions of a topic hardly ever change.
 PARTITIONS_SECONDS: Final = 60.0
+
+#: For a moment after a start or a new topic; the admin client does not try again by itself.
+_ELECTING: Final = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
 
 Key = tuple[str, ...]
 OffsetSpec: Any = _OffsetSpec  # untyped upstream
@@ -74,7 +77,7 @@ class LogOffsets:
         started = self._monotonic()
         try:
             async with asyncio.timeout(TIMEOUT):
-                answer = await ask()
+                answer = await _with_a_leader(ask)
         except TimeoutError as error:
             raise Unavailable("kafka", f"no offsets within {TIMEOUT:g} s") from error
         except KafkaException as error:
@@ -123,3 +126,13 @@ class LogOffsets:
                 }
             )
         return self._admin
+
+
+async def _with_a_leader(ask: Callable[[], Awaitable[Mapping[int, int]]]) -> Mapping[int, int]:
+    while True:
+        try:
+            return await ask()
+        except KafkaException as error:
+            if error.args[0].code() not in _ELECTING:
+                raise
+        await asyncio.sleep(0.05)

@@ -7,8 +7,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]  # re-exported, not listed
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import admin as _admin
+from confluent_kafka.admin import AdminClient
 
 from schemas.errors import Misconfigured, Unavailable
 from schemas.topics import TopicSpec
@@ -16,6 +17,9 @@ from schemas.topics import TopicSpec
 #: An event is 900 KiB at most; a batch of one, its headers and a compressed neighbour fit.
 MAX_MESSAGE_BYTES: Final = 2 * 1024 * 1024
 TIMEOUT: Final = 10.0
+
+_untyped: Any = _admin  # what the package re-exports without listing it, so that mypy cannot see it
+_LATEST: Final = _untyped.OffsetSpec.latest()
 
 #: Compaction works on closed segments only: with Kafka's 1 GiB a small table would never be compacted.
 _COMPACTED: Final = {
@@ -91,7 +95,7 @@ def _judge(spec: TopicSpec, partitions: int, found: int | None, config: Mapping[
 def _ensure(admin: AdminClient, specs: Sequence[TopicSpec], replication: int) -> None:
     there = _partitions(admin)
     missing = [
-        NewTopic(spec.name, partitions_of(spec, specs), replication, config=config_of(spec, replication))
+        _untyped.NewTopic(spec.name, partitions_of(spec, specs), replication, config=config_of(spec, replication))
         for spec in specs
         if spec.name not in there
     ]
@@ -119,25 +123,36 @@ def _judge_creation(name: str, error: KafkaError) -> None:
 
 
 def _await_leaders(admin: AdminClient, names: set[str]) -> None:
-    """A topic just created has no leader for some milliseconds; the first records would be late."""
+    """Wait until each partition answers: the metadata name a leader some time before it works."""
     deadline = time.monotonic() + TIMEOUT
+    waiting = set(names)
     while time.monotonic() < deadline:
         topics = _metadata(admin).topics
-        ready = [name for name in names if name in topics and _led(topics[name])]
-        if len(ready) == len(names):
+        waiting = {name for name in waiting if name not in topics or not _answers(admin, topics[name])}
+        if not waiting:
             return
         time.sleep(0.02)
-    raise Unavailable("kafka", f"topics without leaders after {TIMEOUT:g} s: {sorted(names - set(ready))}")
+    raise Unavailable("kafka", f"topics without leaders after {TIMEOUT:g} s: {sorted(waiting)}")
 
 
-def _led(topic: Any) -> bool:
-    return bool(topic.partitions) and all(partition.leader >= 0 for partition in topic.partitions.values())
+def _answers(admin: AdminClient, topic: Any) -> bool:
+    if not topic.partitions or any(partition.leader < 0 for partition in topic.partitions.values()):
+        return False
+    places: dict[TopicPartition, Any] = {TopicPartition(topic.topic, number): _LATEST for number in topic.partitions}
+    try:
+        for done in admin.list_offsets(places, request_timeout=TIMEOUT).values():
+            done.result(TIMEOUT)
+    except (KafkaException, TimeoutError):
+        return False
+    return True
 
 
 def _look(admin: AdminClient, specs: Sequence[TopicSpec]) -> tuple[dict[str, int], dict[str, dict[str, str]]]:
     """(partitions by topic, settings by topic)."""
     found = _partitions(admin)
-    resources = [ConfigResource(ResourceType.TOPIC, spec.name) for spec in specs if spec.name in found]
+    resources = [
+        _untyped.ConfigResource(_untyped.ResourceType.TOPIC, spec.name) for spec in specs if spec.name in found
+    ]
     configs: dict[str, dict[str, str]] = {}
     if resources:
         for resource, done in admin.describe_configs(resources, request_timeout=TIMEOUT).items():

@@ -24,7 +24,7 @@ from schemas.times import is_odd, micros_of
 SERVER_KEY: Final = "chronicle"
 _BOM: Final = b"\xef\xbb\xbf"
 _EMPTY: Final = msgspec.Raw(b"{}")
-_NIL: Final = UUID(int=0)
+_REDACTED: Final = Flag.REDACTED.value
 
 
 class IngestLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -222,7 +222,7 @@ def _session_of(sent: str, defaults: Defaults) -> str:
 
 
 def _id_of(sent: UUID | None, arrival: Arrival) -> UUID:
-    if sent == _NIL:
+    if sent is not None and sent.int == 0:
         raise Refused(422, "bad_event_id", "event_id must not be the nil UUID; leave it out instead.", "/event_id")
     return sent or arrival.event_id or arrival.new_id()
 
@@ -241,7 +241,7 @@ def _name_in(payload: Mapping[str, Any]) -> str | None:
 def _checked(raw: bytes, pointer: str, redact: Redact | None) -> tuple[Checked, int]:
     text = redact(raw) if redact else raw
     checked = check(text, pointer=pointer)
-    return checked, checked.flags | (Flag.REDACTED if text is not raw else 0)
+    return checked, checked.flags | (0 if text is raw else _REDACTED)
 
 
 def _refuse_size(payload: str, metadata: str, limit: int) -> None:

@@ -31,6 +31,7 @@ MAX_EVENT_TYPE: Final = 100
 #: Columns hold at most this many characters (their index must fit a page); the payload keeps the whole.
 MAX_COLUMN: Final = 255
 MAX_CWD: Final = 4096
+_SANITIZED: Final = Flag.SANITIZED.value  # the enum's own arithmetic costs more than the whole check
 _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _NOT_WORD: Final = re.compile(r"[^a-z0-9]+")
 
@@ -91,9 +92,9 @@ def from_native(raw: bytes, arrival: Arrival) -> HookEvent:
         raise Refused(422, "missing_field", detail, "/hook_event_name")
     event_type, native = event_type_of(name)
     if len(text) > arrival.max_event_bytes:
-        flags |= checked.flags & Flag.SANITIZED
+        flags |= checked.flags & _SANITIZED
         checked = check(shorten(body, arrival.max_event_bytes))
-        flags |= Flag.TRUNCATED
+        flags |= Flag.TRUNCATED.value
     event_id, origin = _identify(session_id, native or event_type, body, arrival)
     return build(
         checked_text=checked.text,
@@ -139,7 +140,7 @@ def build(
         source=arrival.source,
         payload=checked_text,
         metadata=metadata,
-        flags=int(flags),
+        flags=flags,
         tool_name=column(body, "tool_name"),
         tool_use_id=column(body, "tool_use_id"),
         agent_id=agent_id,
@@ -147,7 +148,7 @@ def build(
         prompt_id=column(body, "prompt_id"),
         cwd=column(body, "cwd", MAX_CWD),
     )
-    return _with_clean_columns(event) if flags & Flag.SANITIZED else event
+    return _with_clean_columns(event) if flags & _SANITIZED else event
 
 
 def _with_clean_columns(event: HookEvent) -> HookEvent:
@@ -164,7 +165,7 @@ def session_id_of(value: object, pointer: str = "/session_id") -> str:
         raise Refused(422, "wrong_type", "session_id must be text; put it in quotes.", pointer)
     if not 1 <= len(value) <= MAX_SESSION_ID:
         raise Refused(422, "bad_session_id", f"session_id must have 1 to {MAX_SESSION_ID} characters.", pointer)
-    if "\0" in value or plain_text(value) != value:
+    if "\0" in value or not (value.isascii() or plain_text(value) == value):
         detail = "session_id must not hold U+0000 or a lone surrogate; send well-formed text."
         raise Refused(422, "bad_session_id", detail, pointer)
     return value

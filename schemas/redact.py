@@ -60,8 +60,8 @@ _HEADER_VALUE: Final = re.compile(
 _COOKIE_VALUE: Final = re.compile(rb"[ \t]*:[ \t]*(?P<value>[A-Za-z0-9_.-]{1,128}=[^\"'\\\r\n]*)")
 _YAML_VALUE: Final = re.compile(rb":[ \t]+(?P<value>[^\s\"'\\;,<>(){}\[\]`$]{6,})(?=[ \t]*(?:\\+[nr]|[\"\r\n]|$))")
 _REFERENCE: Final = re.compile(
-    rb"(?:\$\{[^}]*\}?|\$[A-Za-z_0-9]+|\$\([^)]*\)?|<[^>]*>|\{\{.*\}\}|%[A-Za-z_]+%|\*+|[xX]{3,}|\.{3}"
-    rb"|[Nn]one|null|NULL|true|false|True|False|undefined|string|str)",
+    _SCHEME + rb"(?:\$\{[^}]*\}?|\$[A-Za-z_0-9]+|\$\([^)]*\)?|#?\{[^{}]*\}|<[^>]*>|\{\{.*\}\}|%[A-Za-z_]+%"
+    rb"|\*+|[xX]{3,}|\.{3}|[Nn]one|null|NULL|true|false|True|False|undefined|string|str)",
     re.DOTALL,
 )
 _PATH: Final = re.compile(rb"[/~.]|[A-Za-z]:[\\/]|\$")

@@ -14,6 +14,8 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 LAST: Final = 253_402_300_799_999_999
 _LEAP_SECOND: Final = re.compile(r"(:[0-5]\d):60")
 _NUMBER: Final = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
+#: No text up to this length has digits beyond microseconds.
+_PLAIN: Final = 23
 _ODD: Final = re.compile(r":60|[.,]\d{7}")
 
 
@@ -43,7 +45,7 @@ def micros_of_header(text: str, pointer: str = "") -> int:
 
 def is_odd(text: str) -> bool:
     """Whether `micros_of` had to bend the text (leap second, finer than microseconds), so that it is worth keeping."""
-    return _ODD.search(text) is not None
+    return (len(text) > _PLAIN or ":60" in text) and _ODD.search(text) is not None
 
 
 def _of_text(text: str, pointer: str) -> int:

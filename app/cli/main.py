@@ -11,7 +11,7 @@ from typing import Final
 
 import rich_click as click
 
-import chronicle
+from app.version import version
 
 #: name -> ("module:object", one line for the list of commands), in the order of the list.
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
@@ -59,6 +59,6 @@ def _exists(target: str) -> bool:
 
 
 @click.group(cls=LazyGroup)
-@click.version_option(chronicle.version(), prog_name="chronicle", message="%(prog)s %(version)s")
+@click.version_option(version(), prog_name="chronicle", message="%(prog)s %(version)s")
 def cli() -> None:
     """Collects the hook events of Claude Code, carries them through Kafka, lands each exactly once in Postgres."""

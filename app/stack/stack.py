@@ -325,6 +325,6 @@ def _welcome(ready: Ready, seconds: float) -> str:
 
 def launcher() -> tuple[str, ...]:
     """The command line that starts `chronicle` again with this Python, wherever it is installed."""
-    import chronicle
-
-    return (sys.executable, "-P", str(Path(chronicle.__file__).with_name("__main__.py")))
+    base = Path(__file__).resolve().parents[2]  # in a checkout the folder `chronicle` is here, in a wheel this is it
+    main = base / "__main__.py" if (base / "__main__.py").exists() else base / "chronicle" / "__main__.py"
+    return (sys.executable, "-P", str(main))

@@ -82,7 +82,7 @@ def test_every_command_in_it_exists(compose: dict[str, Any]) -> None:
     commands = [service["command"] for service in compose["services"].values() if "command" in service]
     assert len(commands) == 4
     for command in commands:
-        words = [word for word in command if not word.startswith("-") and "," not in word][: 2 if command[0] != "worker" else 1]
+        words = command[:1] if command[0] == "worker" else command[:2]
         done = subprocess.run(
             [sys.executable, "-m", "chronicle", *words, "--help"], cwd=ROOT, capture_output=True, text=True, check=False
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
+import time
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,11 +15,13 @@ import pytest
 from dedupe_runs import Runner, empty_topics, everything, new_prefix, position, post, recreate
 from schemas.event import IdOrigin
 from schemas.topics import Topics
-from seen_world import T0, Read, record
+from seen_world import Read, record
 
 pytestmark = pytest.mark.e2e
 
 EVENTS = 300
+#: Real time: the broker deletes what is older than its retention.
+NOW = int(time.time() * 1000) - 60_000
 
 
 def first(partition: int, start: int = 0, count: int = EVENTS) -> list[Read]:
@@ -29,7 +32,7 @@ def first(partition: int, start: int = 0, count: int = EVENTS) -> list[Read]:
             uuid.UUID(int=(partition + 1) << 64 | number),
             f'{{"n":{number}}}',
             origin=IdOrigin.FRESH if number % 3 == 0 else IdOrigin.NATURAL,
-            at=T0 + number * 10,
+            at=NOW + number * 10,
         )
         for number in range(start, start + count)
     ]
@@ -65,8 +68,8 @@ async def test_dedupe_kill_9_after_every_step_passes_each_event_once(kafka: str,
     """Killed after each of the five steps: every event passes, its copies are equal, repeats are counted."""
     for partition in (0, 1):
         rows = first(partition)
-        poison = Read(0, T0 + 3000, b"s", b"\1bad")
-        other = record(0, uuid.UUID(int=(partition + 1) << 64 | 1), '{"changed":1}', at=T0 + 3000)
+        poison = Read(0, NOW + 3000, b"s", b"\1bad")
+        other = record(0, uuid.UUID(int=(partition + 1) << 64 | 1), '{"changed":1}', at=NOW + 3000)
         await post(kafka, names.ingest.name, partition, [*rows, *rows[:100], poison, other])
     for step in (1, 2, 3, 4, 5):
         assert await ended(runner.start(die=[step, 3])) == -signal.SIGKILL

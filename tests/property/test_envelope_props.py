@@ -145,8 +145,11 @@ def test_redaction_leaves_json_and_is_done_at_once(value: Any, layout: dict[str,
     assert REDACT(once) == once
 
 
-@given(objects)
+harmless = st.text(alphabet="xyz {}[]\"\\:=,\n'é😀0123", max_size=12)
+
+
+@given(st.dictionaries(harmless, harmless | st.lists(harmless), max_size=5))
 def test_redaction_touches_nothing_without_secrets(value: dict[str, Any]) -> None:
-    """Random text holds no secret: the very same object comes back."""
+    """Text in which no secret can be comes back as the very same object."""
     text = json.dumps(value).encode()
     assert REDACT(text) is text

@@ -111,6 +111,7 @@ def test_names_tell_secrets(name: str) -> None:
         {"secretary": "bob", "tokenizer": "x", "passenger": "y", "compass": "z", "cookiecutter": "c", "author": "d"},
         {"token": 5, "secret": None, "api_key": True, "authorization": {}, "cookie": []},
         {"password": "", "token": "${TOKEN}", "secret": "$SECRET", "api_key": "<your key>", "pwd": "********"},
+        {"Authorization": "Bearer ${TOKEN}", "token": "#{token}", "a": 'f"Authorization: Bearer {token}"'},
         {"next_page_token": "abc", "nextPageToken": "abc", "eos_token": "</s>"},
         {"pwd": "/home/x", "a": "PWD=/home/x\nOLDPWD=~"},
         {"a": "token = get_token(); def f(password: str, token=token): password == x; secret.do()"},
@@ -122,7 +123,7 @@ def test_names_tell_secrets(name: str) -> None:
         {"a": "C:\\u0073ers\\new", "b": "\\/\\/"},
         {"a": "akia AKIA AKIAxyz ghp_ hf_model npm_config_cache=x pypi-server sk-"},
     ],
-    ids=range(14),
+    ids=range(15),
 )
 def test_what_only_looks_like_a_secret_is_left_alone(value: Any) -> None:
     """Counts, prose, code, paths, placeholders and references stay byte for byte."""
