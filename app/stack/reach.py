@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from app.stack.jars import Say
 from app.stack.process import Identity
 
 SERVER_USER = "embedded_postgres"
@@ -60,7 +61,12 @@ def runs(binary: Path, user: Identity) -> bool:
 
 
 def reachable_copy(
-    sources: Sequence[Path], label: str, *, without: tuple[str, ...] = (), places: Sequence[Path] = _PROGRAMS
+    sources: Sequence[Path],
+    label: str,
+    say: Say = lambda _text: None,
+    *,
+    without: tuple[str, ...] = (),
+    places: Sequence[Path] = _PROGRAMS,
 ) -> Path:
     """A directory with copies of `sources`, side by side under their names, that everyone may read.
 
@@ -77,6 +83,7 @@ def reachable_copy(
             fresh = Path(tempfile.mkdtemp(dir=base, prefix=".new-"))
         except OSError:
             continue
+        say(f"{label}: copying it to {target}, where its own user can reach it")
         for source in sources:
             shutil.copytree(source, fresh / source.name, symlinks=True, ignore=shutil.ignore_patterns(*without))
         _open_up(fresh)
@@ -95,19 +102,25 @@ def _open_up(tree: Path) -> None:
 
 
 def data_home(wanted: Path, user: Identity | None) -> Path:
-    """A directory for the server's files: `wanted` itself, or one below /var/lib that `wanted` then links to.
+    """A directory for the server's files: `wanted` itself, or one elsewhere that `wanted` then links to.
 
-    The latter when root keeps its state where the server's user cannot go. The name is new each time, so that a state
-    directory that was deleted and made again never meets the data of its predecessor.
+    The latter when root keeps its state where the server's user cannot go: it is below /var/lib then, or in the
+    directory for temporary files if `wanted` is there as well. The name is new each time, so that a state directory
+    that was deleted and made again never meets the data of its predecessor.
     """
     if user is None or wanted.is_symlink() or can_traverse(wanted, user):
         wanted.mkdir(parents=True, exist_ok=True)
         if user is not None:
             wanted.resolve().chmod(0o711)
         return wanted.resolve()
-    _DATA.mkdir(parents=True, exist_ok=True)
-    _DATA.chmod(0o711)
-    home = Path(tempfile.mkdtemp(dir=_DATA, prefix="postgres-"))
+    temporary = Path(tempfile.gettempdir()).resolve()
+    if wanted.resolve().is_relative_to(temporary):
+        base = temporary
+    else:
+        base = _DATA
+        base.mkdir(parents=True, exist_ok=True)
+        base.chmod(0o711)
+    home = Path(tempfile.mkdtemp(dir=base, prefix="chronicle-postgres-"))
     home.chmod(0o711)
     wanted.symlink_to(home)
     return home

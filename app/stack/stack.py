@@ -32,7 +32,7 @@ from app.stack.supervisor import Child, Supervisor
 from schemas.errors import ChronicleError, Misconfigured, Unavailable
 from schemas.topics import Topics
 
-STOP_S = 9.5  # `up` promises 10
+STOP_S = 8.5  # `up` promises 10, and the files of --ephemeral are removed within them too
 START_S = 90.0
 USUAL_PORT = 8000  # where hooks look unless told otherwise
 

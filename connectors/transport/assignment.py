@@ -21,6 +21,9 @@ from connectors.transport.producer import ChunkProducer
 from connectors.transport.settings import Options
 from connectors.transport.thread import ChunkConsumerThread, Place
 
+#: Seconds for each last commit of a stopping app; what it misses is read again.
+STOP_TIMEOUT = 2.0
+
 
 class LedgerConsumer(Consumer):
     """Faust's consumer with the ack ledger, the commit and the seek replaced."""
@@ -167,9 +170,12 @@ class LedgerConsumer(Consumer):
 
     async def _commit_offsets(self, offsets: Mapping[TP, int], start_new_transaction: bool = True) -> bool:
         ledgers = {tp: self.ledgers[tp] for tp in offsets}
+        timeout = self.options.commit_timeout
+        if self.app.should_stop:  # a broker that is away must not hold the exit
+            timeout = min(timeout, STOP_TIMEOUT)
         try:
-            await cast(ChunkProducer, self.app.producer).settle(timeout=self.options.commit_timeout)
-            await self._thread.commit_within(offsets, timeout=self.options.commit_timeout)
+            await cast(ChunkProducer, self.app.producer).settle(timeout=timeout)
+            await self._thread.commit_within(offsets, timeout=timeout)
         except Exception as exc:
             self._commit_failed(offsets, exc)
             return False

@@ -158,8 +158,7 @@ async def test_dedupe_corrupt_database_is_set_aside_and_restored(
             break
         reached.cancel()
     assert (await reached)["0"]["duplicates"] == 50
-    if fault == "current":
-        assert (runner.state() / "seen" / "0.corrupt").is_dir()
+    assert (runner.state() / "seen" / "0.corrupt").is_dir()
 
 
 async def test_dedupe_lost_changelog_starts_empty_and_goes_on(kafka: str, names: Topics, runner: Runner) -> None:
