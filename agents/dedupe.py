@@ -33,7 +33,7 @@ from schemas.errors import Poison, Unavailable
 from schemas.event import DeadLetter, IdOrigin, Position
 from schemas.metrics import Metrics
 from schemas.topics import POSITION_HEADER, Topics
-from tables.seen import Decision, Head, Item, Pending, Verdict, decide
+from tables.seen import Decision, Head, Item, Pending, Verdict, decide, fold
 from tables.seen_codec import pack, pack_key
 from tables.seen_store import Closed, Corrupt
 from tables.seen_table import SeenTable
@@ -44,6 +44,8 @@ MAX_RECORD_BYTES = 2 * 1024 * 1024 - 64 * 1024
 MAX_LETTER_BYTES = 1_400_000
 #: Tombstones sent with one chunk once a bucket has expired: the rest follows with the next ones.
 TOMBSTONES = 200
+#: Ids up to which a changelog record is written again with the next chunk's ids added, instead of a new one.
+FOLD_IDS = 32
 #: Seconds for the acks of one chunk: no client waits here, and giving up early would only produce it twice.
 SEND_TIMEOUT = 10.0
 
@@ -176,6 +178,7 @@ class Deps(NamedTuple):
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     jitter: Callable[[], float] = random.random
     step: Callable[[int], None] = lambda number: None
+    fold_ids: int = FOLD_IDS
 
 
 class _Stale(Exception):
@@ -199,6 +202,7 @@ class Lane:
         self._decided: asyncio.Queue[_Decided] = asyncio.Queue(1)
         self._generation: int | None = None
         self._pending: Pending | None = None
+        self._last: Decision | None = None  # what the last changelog record of this assignment holds
         self._tasks = [asyncio.ensure_future(self._run(loop)) for loop in (self._passing, self._remembering)]
 
     async def put(self, chunk: Any) -> None:
@@ -267,14 +271,16 @@ class Lane:
             if not chunk.live:
                 raise _Stale
             keys = await self._hold(chunk, "sweep", lambda: _now(self._store().expired_keys, TOMBSTONES))
-            key, value = pack_key(decision.bucket, decision.base, chunk.generation), pack(decision)
+            written = (self._last and fold(self._last, decision, deps.fold_ids)) or decision
+            key, value = pack_key(written.bucket, written.base, chunk.generation), pack(written)
             # Tombstones first: the last record of the changelog is then never one, and compaction keeps it.
-            records = [*(Record(key, None, (), self._partition) for key in keys), self._record(key, value, decision)]
+            records = [*(Record(gone, None, (), self._partition) for gone in keys), self._record(key, value, decision)]
             positions = await self._send(chunk, deps.topics.seen.name, records)
             deps.step(3)
             # 4. store
             applied = [(at.offset, sent.key or b"", sent.value) for at, sent in zip(positions, records, strict=True)]
             await self._hold(chunk, "store", lambda: _now(deps.table.apply, self._partition, applied))
+            self._last = written
             deps.step(4)
         if pending is not None:
             pending.pop()
@@ -295,7 +301,7 @@ class Lane:
             raise _Stale
         if self._pending is None or chunk.generation != self._generation:
             await self._decided.join()
-            self._pending, self._generation = Pending(self._store()), chunk.generation
+            self._pending, self._generation, self._last = Pending(self._store()), chunk.generation, None
         return self._pending
 
     async def _send(self, chunk: Any, topic: str, records: Sequence[Record]) -> list[Position]:

@@ -12,7 +12,6 @@ import faust
 import structlog
 from prometheus_client import CollectorRegistry
 
-import chronicle
 from agents import dedupe, persist, quarantine
 from agents.batching import BatchPolicy
 from agents.hold import Hold
@@ -27,6 +26,7 @@ from app.stats import LedgerReader
 from app.views import deadletters, docs, ingest, mount, ops, query, registry
 from app.views.body import SERVER_ARGS
 from app.views.route import Route
+from app.version import version
 from app.watch import Pulse, StreamRole
 from connectors import rows
 from connectors import topics as topic_check
@@ -140,7 +140,7 @@ def build(settings: Settings, clock: Clock | None = None) -> House:
         offsets=offsets, intake=intake, status=board, topics=names, clock=plan.clock, spool_limit=limit
     )
     views = ops.OpsViews(
-        version=chronicle.version(),
+        version=version(),
         clock=plan.clock,
         probe=probe,
         ledger=ledger,
@@ -152,9 +152,7 @@ def build(settings: Settings, clock: Clock | None = None) -> House:
     plan.routes += ops.routes(views)
     if ledger is not None:
         plan.routes += ops.stats_routes(views)
-    plan.routes += docs.routes(
-        lambda: openapi.encode(openapi.document(plan.routes, chronicle.version())), docs.assets_folder()
-    )
+    plan.routes += docs.routes(lambda: openapi.encode(openapi.document(plan.routes, version())), docs.assets_folder())
 
     pulse = Pulse(board, plan.streams, settings=settings, clock=plan.clock, metrics=plan.metrics, abort=plan.abort)
     plan.background.append(pulse.run)

@@ -132,7 +132,6 @@ class LogOrSpool:
             raise Unavailable("intake", detail, retry_after=2.0, unknown=True) from None
         finally:
             self._leave(entry)
-        self._metrics.inc("chronicle_ingest_accepted_total", len(records), durability=durable.durability)
         return durable
 
     def pending(self) -> int:

@@ -18,6 +18,17 @@ from schemas.topics import TopicSpec
 MAX_MESSAGE_BYTES: Final = 2 * 1024 * 1024
 TIMEOUT: Final = 10.0
 
+#: Errors of a cluster that is just starting or changing its controller. Too few replicas is one of them: until a broker
+#: has come out of its fence, the cluster has none to put a topic on.
+_PASSING: Final = {
+    KafkaError._TIMED_OUT,
+    KafkaError._TRANSPORT,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.NOT_CONTROLLER,
+    KafkaError.BROKER_NOT_AVAILABLE,
+    KafkaError.INVALID_REPLICATION_FACTOR,
+}
+
 _untyped: Any = _admin  # what the package re-exports without listing it, so that mypy cannot see it
 _LATEST: Final = _untyped.OffsetSpec.latest()
 
@@ -72,7 +83,7 @@ async def verify(brokers: str, specs: Sequence[TopicSpec]) -> None:
 
 def _judge(spec: TopicSpec, partitions: int, found: int | None, config: Mapping[str, str]) -> None:
     if found is None:
-        raise Misconfigured(f"The topic {spec.name} does not exist.", "Create it with `chronicle topics create`.")
+        raise Misconfigured(f"The topic {spec.name} does not exist.", "Create it with `chronicle topics ensure`.")
     if found != partitions:
         raise Misconfigured(
             f"The topic {spec.name} has {found} partitions instead of {partitions}.",
@@ -93,32 +104,42 @@ def _judge(spec: TopicSpec, partitions: int, found: int | None, config: Mapping[
 
 
 def _ensure(admin: AdminClient, specs: Sequence[TopicSpec], replication: int) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while (fault := _create_missing(admin, specs, replication)) is not None:
+        if fault[1].code() not in _PASSING or time.monotonic() > deadline:
+            raise refused(*fault)
+        time.sleep(0.2)
+    _await_leaders(admin, {spec.name for spec in specs})
+
+
+def _create_missing(admin: AdminClient, specs: Sequence[TopicSpec], replication: int) -> tuple[str, KafkaError] | None:
+    """Try once; returns a topic that could not be created and why."""
     there = _partitions(admin)
     missing = [
         _untyped.NewTopic(spec.name, partitions_of(spec, specs), replication, config=config_of(spec, replication))
         for spec in specs
         if spec.name not in there
     ]
-    if not missing:
-        return
-    for name, done in admin.create_topics(missing, operation_timeout=TIMEOUT).items():
+    asked = admin.create_topics(missing, operation_timeout=TIMEOUT) if missing else {}
+    for name, done in asked.items():
         try:
             done.result(TIMEOUT)
         except KafkaException as error:
-            _judge_creation(name, error.args[0])
+            # TOPIC_ALREADY_EXISTS: another process was quicker
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                return name, error.args[0]
         except TimeoutError as error:
             raise Unavailable("kafka", f"creating {name} was not answered") from error
-    _await_leaders(admin, {spec.name for spec in specs})
+    return None
 
 
-def _judge_creation(name: str, error: KafkaError) -> None:
-    if error.code() == KafkaError.TOPIC_ALREADY_EXISTS:
-        return  # another process was quicker
-    if error.code() in {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError.REQUEST_TIMED_OUT}:
-        raise Unavailable("kafka", f"creating {name}: {error.str()}")
-    raise Misconfigured(
+def refused(name: str, error: KafkaError) -> Misconfigured | Unavailable:
+    """Whose fault it is that a topic was not created: an outage's or an operator's."""
+    if error.code() in _PASSING and error.code() != KafkaError.INVALID_REPLICATION_FACTOR:
+        return Unavailable("kafka", f"creating {name}: {error.str()}")
+    return Misconfigured(
         f"The broker refuses to create the topic {name}: {error.str()}.",
-        "Create it by hand, or let this user create topics.",
+        "Create it by hand, let this user create topics, or ask for fewer replicas.",
     )
 
 

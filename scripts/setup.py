@@ -74,6 +74,9 @@ def find_uv() -> Path:
         return uv
     say("fetching uv, the package installer")
     home.parent.mkdir(parents=True, exist_ok=True)
+    for stale in home.parent.glob(f"{home.name}.*"):  # of set-ups that were killed
+        if not Path(f"/proc/{stale.suffix[1:]}").exists():
+            shutil.rmtree(stale, ignore_errors=True)
     fresh = home.with_name(f"{home.name}.{os.getpid()}")
     try:
         run(sys.executable, "-m", "venv", fresh)

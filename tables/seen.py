@@ -208,6 +208,23 @@ def count(head: Head, items: Sequence[Item], verdicts: Sequence[Verdict], suspec
     )
 
 
+def fold(last: Decision, decision: Decision, limit: int) -> Decision | None:
+    """Both as one changelog record under the name of `last`, or None when that would be more than `limit` ids.
+
+    Chunks of single events would otherwise leave as many records as events, and a restore reads them one by one.
+    Compaction keeps the newest record of a name, and that one holds everything the older ones did.
+    """
+    entries = [*last.entries, *decision.entries]
+    if len(entries) > limit or last.bucket != decision.bucket or max(last.base, decision.base) >= _REPEAT:
+        return None
+    shift, horizon = len(last.entries), decision.head.clock_ms - SUSPECT_MS
+    fresh = [(index, at) for index, at in last.fresh if at >= horizon]
+    fresh += [(index + shift, at) for index, at in decision.fresh]
+    return decision._replace(
+        entries=entries, fresh=fresh, suspects={**last.suspects, **decision.suspects}, base=last.base
+    )
+
+
 class _Chunk:
     """The memory while a chunk is being judged: what the chunk itself adds lies on top."""
 

@@ -219,6 +219,8 @@ class PartitionStore:
     def _remember_fresh(self, key: bytes, fresh: Sequence[tuple[bytes, int, bytes]]) -> None:
         for fingerprint, at, event_id in fresh:
             self._recent[fingerprint] = (at, event_id)
+        if self._recent_keys and self._recent_keys[-1][1] == key:  # the last record again, with more in it
+            self._recent_keys.pop()
         self._recent_keys.append((max(at for _, at, _ in fresh), key))
 
     def _forget_fresh(self, batch: WriteBatch) -> None:

@@ -47,6 +47,13 @@ async def test_two_starts_at_once_do_not_disturb_each_other(kafka: str, topic_pr
     await verify(kafka, specs)
 
 
+async def test_more_replicas_than_brokers_is_an_operators_mistake(kafka: str, topic_prefix: str) -> None:
+    """Only after the brokers had time to come up: a cluster that just starts has none to put a topic on."""
+    with pytest.raises(Misconfigured) as caught:
+        await ensure(kafka, topics(prefix=topic_prefix, partitions=1).all()[:1], replication=3)
+    assert "fewer replicas" in caught.value.remedy
+
+
 async def faulty(brokers: str, specs: list[TopicSpec]) -> Misconfigured:
     with pytest.raises(Misconfigured) as caught:
         await verify(brokers, specs)

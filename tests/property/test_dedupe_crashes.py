@@ -119,7 +119,7 @@ class House:
         table.restore(self.log.compacted())
         self.generation += not life.same_generation
         abort = Aborted()
-        lane = Lane(0, deps(table, self.log, abort, step=step))  # type: ignore[arg-type]
+        lane = Lane(0, deps(table, self.log, abort, step=step, fold_ids=5))  # type: ignore[arg-type]
         chunks = self.chunks(life.sizes)
         await work_off(lane, chunks, lambda: self.committed == len(self.rows), abort)
         table.close()
@@ -139,7 +139,7 @@ def position(headers: Any) -> int:
     return int(struct.unpack(">iq", dict(headers)[POSITION_HEADER])[1])
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(posts, lives, faults)
 def test_each_event_passes_once_by_its_place_through_any_crash(
     plan: list[tuple[str, int, int, int]], deaths: list[Life], broken: list[str | None]

@@ -15,6 +15,7 @@ from tables.seen import (
     Retention,
     Verdict,
     decide,
+    fold,
     remember,
     rotate,
 )
@@ -192,3 +193,19 @@ def test_seen_pending_decisions_count_until_they_are_stored() -> None:
         pending.pop()
     assert decide([item(3, B)], pending, NOW, Retention()).verdicts == [DUPLICATE]
     assert pending.head == second.head
+
+
+def test_seen_small_decisions_fold_into_one_record_up_to_a_limit() -> None:
+    """The folded record is the later one with the earlier ids in it, under the earlier name."""
+    memory = Dict()
+    first = decide([item(0, A, fresh=True)], memory, NOW, Retention())
+    memory.take(first)
+    second = decide([item(1, B, fresh=True, at=500), item(2, A)], memory, NOW, Retention())
+    both = fold(first, second, 2)
+    assert both is not None
+    assert (both.base, both.head, both.entries) == (first.base, second.head, first.entries + second.entries)
+    assert both.fresh == [(0, NOW), (1, NOW + 500)]
+    assert both.suspects
+    assert fold(first, second, 1) is None
+    assert fold(first, second._replace(bucket=second.bucket + 1), 2) is None
+    assert fold(first, second._replace(base=1 << 63), 2) is None

@@ -22,7 +22,7 @@ PARTITIONS = 4
 
 @asynccontextmanager
 async def filled_topic(broker: str, count: int) -> AsyncIterator[str]:
-    """A topic of 4 partitions with `count` records whose values are 0, 1, …; deleted afterwards."""
+    """A topic of 4 partitions with `count` records whose values are 0, 1, …; deleted afterwards with its changelogs."""
     name = f"transport-{uuid.uuid4().hex[:8]}"
     admin = AIOKafkaAdminClient(bootstrap_servers=broker)
     await admin.start()
@@ -31,7 +31,7 @@ async def filled_topic(broker: str, count: int) -> AsyncIterator[str]:
         await fill(broker, name, count)
         yield name
     finally:
-        await admin.delete_topics([name])
+        await admin.delete_topics([topic for topic in await admin.list_topics() if topic.startswith(name)])
         await admin.close()
 
 

@@ -72,7 +72,7 @@ async def post(broker: str, topic: str, partition: int, rows: Sequence[Read]) ->
 
 
 async def everything(broker: str, topic: str, partitions: int = PARTITIONS) -> list[Any]:
-    """All records of a topic, partition by partition."""
+    """All records of a topic, each partition in its order."""
     consumer = AIOKafkaConsumer(bootstrap_servers=broker, enable_auto_commit=False)
     await consumer.start()
     try:

@@ -301,3 +301,14 @@ async def test_dedupe_counts_what_it_did(bench: Bench) -> None:
         ("dead_letters_total", "conflict"): 1,
     }
     assert status == {"next": 5}
+
+
+async def test_dedupe_single_events_leave_few_changelog_records(bench: Bench, tmp_path: Path) -> None:
+    """Five chunks of one event are five records under one key; what compaction leaves restores all of them."""
+    await bench.run(*(bench.chunk(record(n, uid(n), origin=IdOrigin.FRESH)) for n in range(5)))
+    assert len(bench.log.topics[SEEN]) == 5
+    assert len(bench.log.compacted()) == 1
+    restored = OneTable(tmp_path / "restored")
+    restored.restore(bench.log.compacted())
+    assert restored.partition(0).dump() == bench.table.partition(0).dump()
+    restored.close()
