@@ -23,10 +23,10 @@ from app.lifecycle import Process, Resource, web_app
 from app.metrics import PrometheusMetrics
 from app.settings import Settings
 from app.stats import LedgerReader
+from app.version import version
 from app.views import deadletters, docs, ingest, mount, ops, query, registry
 from app.views.body import SERVER_ARGS
 from app.views.route import Route
-from app.version import version
 from app.watch import Pulse, StreamRole
 from connectors import rows
 from connectors import topics as topic_check

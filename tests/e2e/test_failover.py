@@ -9,9 +9,9 @@ from typing import Any
 
 import aiohttp
 import pytest
+
 from app.stack.ports import free_port
 from app.stack.postgres import Postgres
-
 from load import Load
 from running import rows, settled, stored_ids, until, up
 
