@@ -173,7 +173,9 @@ class Kafka:
 
     def _format(self) -> None:
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
-        command = [*self._java(), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._config)]
+        # with "=": one id in 64 begins with a dash and would be taken for an option
+        options = [f"--cluster-id={cluster}", "-c", str(self._config)]
+        command = [*self._java(), "kafka.tools.StorageTool", "format", *options]
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
         if done.returncode:
             raise Unavailable("Kafka", f"formatting {self.directory} failed: {(done.stderr or done.stdout)[-1000:]}")
