@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST_ARGS ?=
+# Most tests wait for real processes: three at a time suit two cores. Each has a Kafka and a Postgres of its own.
+TEST_WORKERS ?= 3
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test check format lock clean
 
@@ -18,7 +20,7 @@ up: setup ## start the whole stack on this machine; Ctrl-C stops
 	@exec $(BIN)/chronicle up
 
 test: setup ## run the whole suite, on a real Kafka and Postgres too (PYTEST_ARGS="-k name" for a part)
-	@exec $(BIN)/python -m pytest $(PYTEST_ARGS)
+	@exec $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 check: setup ## lint, format, types, import rules, lock: under a minute
 	$(BIN)/ruff check .

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-import expandvars
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -26,6 +24,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from app.settings_file import hide_password, read_file
 from schemas.errors import Misconfigured
 from schemas.topics import DAY_MS, Topics, topics
 
@@ -171,9 +170,9 @@ class IngestSettings(Section):
 class DedupeSettings(Section):
     """How long a repeat is recognised by the table; the primary key recognises it for ever."""
 
-    window_hours: float = Field(48.0, gt=0, description="Ids are remembered this long.")
+    window_hours: float = Field(48.0, ge=0.01, description="Ids are remembered this long.")
     bucket_hours: float = Field(
-        16.0, gt=0, description="Ids expire in buckets of this length; each bucket costs one look-up more."
+        16.0, ge=0.01, description="Ids expire in buckets of this length; each bucket costs one look-up more."
     )
 
 
@@ -363,59 +362,6 @@ class _ProfileDefaults(_Values):
         return {key: dict(value) for key, value in PROFILES.get(profile, {}).items()}
 
 
-def read_file(path: Path) -> dict[str, Any]:
-    """A YAML or JSON file with `${VAR}` expanded in its values; raises `Misconfigured`."""
-    try:
-        data = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise Misconfigured(
-            f"The configuration file {path} cannot be read: {error.strerror}.", "Give another --config."
-        ) from error
-    except yaml.YAMLError as error:
-        raise Misconfigured(
-            f"The configuration file {path} is not YAML: {str(error).splitlines()[0]}.", "Mend it."
-        ) from error
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise Misconfigured(f"The configuration file {path} holds no mapping.", "Write `section: {key: value}`.")
-    expanded: dict[str, Any] = _expand(data, path)
-    return modern(expanded)
-
-
-def modern(data: dict[str, Any]) -> dict[str, Any]:
-    """The names of old configuration files turned into ours.
-
-    database.primary.url, database.fallback.path, batching.max_batch_size, batching.max_wait_time_ms; `server.workers`
-    has no meaning here (`chronicle up --stream-workers` has) and is passed over.
-    """
-    database, batching, server = (dict(data.get(key) or {}) for key in ("database", "batching", "server"))
-    primary, fallback = database.pop("primary", None) or {}, database.pop("fallback", None) or {}
-    database |= {
-        key: value for key, value in (("url", primary.get("url")), ("fallback_path", fallback.get("path"))) if value
-    }
-    old = {"max_batch_size": "max_size", "max_wait_time_ms": "max_wait_ms"}
-    batching = {old.get(key, key): value for key, value in batching.items()}
-    server.pop("workers", None)
-    sections = {"database": database, "batching": batching, "server": server}
-    return data | {key: section for key, section in sections.items() if section}
-
-
-def _expand(value: Any, path: Path) -> Any:
-    if isinstance(value, dict):
-        return {key: _expand(inner, path) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_expand(inner, path) for inner in value]
-    if isinstance(value, str) and "$" in value:
-        try:
-            return str(expandvars.expand(value, nounset=True))  # type: ignore[no-untyped-call]
-        except expandvars.ExpandvarsException as error:
-            raise Misconfigured(
-                f"{path}: {value!r} cannot be filled in: {error}.", "Set the variable or write ${VAR:-default}."
-            ) from error
-    return value
-
-
 def _sentences(error: ValidationError) -> str:
     """One clear sentence a fault, without the values (they may be secrets)."""
     lines = []
@@ -426,14 +372,6 @@ def _sentences(error: ValidationError) -> str:
             message = "is not a setting; `chronicle config show` lists them all"
         lines.append(message + "." if message.startswith(name) else f"{name}: {message}.")
     return " ".join(lines)
-
-
-def hide_password(dsn: str) -> str:
-    """The DSN with `***` for its password."""
-    parts = urlsplit(dsn)
-    if parts.password is None:
-        return dsn
-    return dsn.replace(f":{parts.password}@", ":***@", 1)
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:

@@ -27,6 +27,7 @@ QUIET = {
     "tables": "WARNING",
     "aiokafka": "ERROR",
     "aiokafka.cluster": "CRITICAL",  # repeats a missing topic at every poll; our own check says it once
+    "aiokafka.consumer.group_coordinator": "CRITICAL",  # a broker that is just starting; the watchdog sees what lasts
     "aiohttp.access": "WARNING",
     "asyncio": "WARNING",
     "alembic": "WARNING",

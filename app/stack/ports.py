@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import os
 import random
 import socket
+import tempfile
 from pathlib import Path
 
 from app.stack.ready import write_atomically
@@ -13,6 +16,9 @@ from app.stack.ready import write_atomically
 # Below Linux' default range for outgoing connections (32768 and up): a client that retries a stopped broker on a port
 # of that range can be given the very port as its own end, connects to itself, and the broker cannot bind any more.
 FIRST, LAST = 20_000, 29_999
+
+#: port -> the open lock file; closed by the kernel when the process ends, however it ends.
+_CLAIMS: dict[int, int] = {}
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
@@ -48,11 +54,34 @@ class PortBook:
     def choose(self, name: str, *, host: str = "127.0.0.1", prefer: int | None = None) -> int:
         """The port this part had last time if it is free, else `prefer` if that is, else any free one."""
         for port in (self._ports.get(name), prefer):
-            if port and port not in self._given and is_free(port, host):
+            if port and port not in self._given and is_free(port, host) and claim(port):
                 break
         else:
             port = free_port(host, avoid=frozenset(self._given))
+            while not claim(port):
+                port = free_port(host, avoid=frozenset(self._given))
         self._given.add(port)
         self._ports[name] = port
         write_atomically(self._path, json.dumps(self._ports))
         return port
+
+
+def claim(port: int) -> bool:
+    """Keep other stacks that start just now from choosing it: a free port is bound only seconds later.
+
+    The claim is a lock on a file; this process holds it until it ends. True when it is ours, now or before.
+    """
+    if port in _CLAIMS:
+        return True
+    path = Path(tempfile.gettempdir()) / f"chronicle-port-{port}.lock"
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError:  # another user's
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return False
+    _CLAIMS[port] = fd
+    return True

@@ -204,6 +204,8 @@ class Stack:
             "CHRONICLE_SERVER__HOST": self.plan.host,
             "CHRONICLE_SERVER__URL": self.url,
         }
+        if self.plan.broker is None:  # ours is alone, whatever the profile asks of a cluster
+            shared["CHRONICLE_KAFKA__REPLICATION"] = "1"
         programs = [self._worker("ingest", "ingest,api", self.plan.host, self._port, shared)]
         for name in self._stream_names:
             loopback = {**shared, "CHRONICLE_SERVER__HOST": "127.0.0.1"}  # its port is for probes alone
@@ -224,8 +226,13 @@ class Stack:
             name=name,
             argv=(*self.plan.worker, "--roles", roles, "--name", name),
             env={**shared, **own},
-            answers=lambda: get_json(f"http://{host}:{port}/health") is not None,
+            answers=lambda: self._is_ours(name, get_json(f"http://{host}:{port}/health")),
         )
+
+    def _is_ours(self, name: str, health: Any) -> bool:
+        """Whether it is our worker that answers: another stack may have taken the port before it could bind."""
+        pid = self._children[name].pid
+        return isinstance(health, dict) and health.get("pid", pid) == pid
 
     async def _wait_ready(self) -> None:
         """Until /ready says ready. Raises `Unavailable` with what it said last."""

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import Settings, hide_password
+from app.settings import Settings
+from app.settings_file import hide_password
 from schemas.errors import Misconfigured
 
 

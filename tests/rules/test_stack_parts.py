@@ -231,3 +231,23 @@ def test_a_reachable_copy_can_be_read_by_everyone(tmp_path: Path) -> None:
     assert (source / "notes.txt").stat().st_mode & 0o777 == 0o600
     assert reachable_copy([source], "tool-1", places=[tmp_path / "programs"]) == copy
     assert [path.name for path in copy.parent.iterdir()] == ["tool-1"]
+
+
+def test_a_port_claimed_by_another_process_is_not_chosen(tmp_path: Path) -> None:
+    """Two stacks that start at once both find 8000 free; only one of them may take it."""
+    port = free_port()
+    holder = (
+        "import sys; from app.stack.ports import claim; print(claim(int(sys.argv[1])), flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", holder, str(port)],
+        cwd=os.getcwd(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "True\n"
+        assert PortBook(tmp_path / "ports.json").choose("http", prefer=port) != port
+        other.communicate()
+    assert PortBook(tmp_path / "again.json").choose("http", prefer=port) == port
