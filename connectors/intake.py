@@ -38,8 +38,8 @@ from schemas.metrics import Metrics, NullMetrics
 
 log = structlog.get_logger(__name__)
 
-#: The broker's time to ack an accepted event before it goes to the spool (F8).
-SEND_SECONDS: Final = 2.0
+#: The broker's time to ack an accepted event before it goes to the spool (F8), unless told otherwise.
+ACK_SECONDS: Final = 2.0
 #: The whole of `take`: after this the client gets 503, so that no request hangs (F9).
 TAKE_SECONDS: Final = 2.9
 #: The broker's time to ack a batch of the drainer; the shorter one while newcomers wait for it.
@@ -79,6 +79,8 @@ class LogOrSpool:
 
     Opens and closes the spool, not the log. Without a spool everything goes to the log and its `Unavailable` comes
     through. `Poison` ("oversize") from the log comes through as well: such a record belongs to no queue.
+    `ack_timeout_s` is how long the log may take to ack before the spool takes over; `take` as a whole takes no longer
+    than TAKE_SECONDS, whatever it is.
     """
 
     def __init__(
@@ -90,12 +92,14 @@ class LogOrSpool:
         clock: Clock,
         metrics: Metrics | None = None,
         backoff: tuple[float, float] = BACKOFF_SECONDS,
+        ack_timeout_s: float = ACK_SECONDS,
     ) -> None:
         self._log = log
         self._spool = spool
         self._topic = topic
         self._clock = clock
         self._backoff = backoff
+        self._ack_s = ack_timeout_s
         self._metrics = metrics or NullMetrics()
         self._line: deque[_Entry] = deque()
         self._spooling = False
@@ -180,7 +184,7 @@ class LogOrSpool:
     async def _send(self, entry: _Entry) -> None:
         """Send one entry that is in line, and let the line advance by the outcome."""
         try:
-            await self._log.send(self._topic, entry.records, timeout=SEND_SECONDS)
+            await self._log.send(self._topic, entry.records, timeout=self._ack_s)
         except Unavailable as error:
             self._last_error = str(error)
             entry.error = error
@@ -274,7 +278,7 @@ class LogOrSpool:
             await asyncio.sleep(0.001)  # the line still waits for calls in flight, or an append is on its way
             return 0
         try:
-            timeout = SEND_SECONDS if self._holding else DRAIN_SECONDS
+            timeout = self._ack_s if self._holding else DRAIN_SECONDS
             await self._log.send(self._topic, [row.record for row in rows], timeout=timeout)
         except Unavailable:
             self._rows = max(1, self._rows // 4)

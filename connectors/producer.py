@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -39,6 +39,8 @@ BULK: Final = 2000
 #: Librdkafka's own limit, only a net below ours: `send` always gives up first and purges.
 MESSAGE_TIMEOUT_MS: Final = 60_000
 
+#: As librdkafka and the broker call them; the broker keeps a record as it came, each reader unpacks it.
+Compression = Literal["none", "gzip", "lz4", "zstd"]
 Delivered = Callable[[KafkaError | None, Message], None]
 
 _OVERSIZE: Final = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE}
@@ -93,6 +95,7 @@ class KafkaLog:
         client_id: str,
         *,
         linger_ms: float = 0,
+        compression: Compression = "none",
         max_record_bytes: int = MAX_RECORD_BYTES,
         overrides: Mapping[str, Any] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
@@ -105,6 +108,7 @@ class KafkaLog:
             "acks": "all",
             "enable.idempotence": True,
             "linger.ms": linger_ms,
+            "compression.type": compression,
             "partitioner": "murmur2_random",  # the Java client's: the same key lands where every other producer puts it
             "message.timeout.ms": MESSAGE_TIMEOUT_MS,
             "message.max.bytes": max_record_bytes + 4096,

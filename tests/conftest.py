@@ -1,6 +1,7 @@
 """The real parts that tests run on: a Kafka, a Postgres, a whole stack. Started once a session, when first asked for.
 
-CHRONICLE_TEST_BROKER (host:port) and CHRONICLE_TEST_POSTGRES (an administrator's DSN) name running ones to use instead.
+CHRONICLE_TEST_BROKER (host:port) and CHRONICLE_TEST_POSTGRES (an administrator's DSN) name running ones to use instead;
+CHRONICLE_TEST_CONTAINERS=1 starts them in containers (needs a Docker engine).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
+import containers
 from app.stack.kafka import Kafka
 from app.stack.ports import free_port
 from app.stack.postgres import Postgres
@@ -46,6 +48,10 @@ def kafka(workplace: Path) -> Iterator[str]:
     if given := os.environ.get("CHRONICLE_TEST_BROKER"):
         yield given
         return
+    if containers.wanted():
+        with containers.kafka() as address:
+            yield address
+        return
     broker = Kafka(workplace / "kafka", free_port())
     broker.start()
     yield broker.address
@@ -57,6 +63,10 @@ def postgres_server(workplace: Path) -> Iterator[str]:
     """DSN of an administrator, for the whole session."""
     if given := os.environ.get("CHRONICLE_TEST_POSTGRES"):
         yield given
+        return
+    if containers.wanted():
+        with containers.postgres() as dsn:
+            yield dsn
         return
     server = Postgres(workplace / "postgres", free_port())
     server.start()

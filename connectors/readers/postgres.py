@@ -15,11 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from connectors.readers.sql import SqlReader, TooSlow
 from schemas.errors import Unavailable
 
-#: Connections of one API process; a query waits for one at most CONNECT_S.
+#: Connections of one API process unless told otherwise; a query waits for one at most CONNECT_S.
 POOL = 5
 #: Seconds until a connection that does not come counts as "Postgres is away".
 CONNECT_S = 2.0
-#: Seconds one query may run: above it the question was too large, not the database away.
+#: Seconds one query may run unless told otherwise: above it the question was too large, not the database away.
 QUERY_S = 5.0
 #: SQLSTATE query_canceled: `statement_timeout` has struck.
 CANCELED = "57014"
@@ -28,19 +28,23 @@ FAULTS = (SQLAlchemyError, exceptions.PostgresError, exceptions.InterfaceError, 
 
 
 class PostgresReader(SqlReader):
-    """`ports.Reader` over Postgres. `open` does not connect, so it works while Postgres is away."""
+    """`ports.Reader` over Postgres. `open` does not connect, so it works while Postgres is away.
+
+    At most `pool_size` queries run at once; one that runs longer than `statement_timeout_s` seconds is ended by the
+    server and raises `TooSlow`.
+    """
 
     name = "postgres"
 
-    def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
+    def __init__(self, dsn: str, *, pool_size: int = POOL, statement_timeout_s: float = QUERY_S) -> None:
+        self._dsn, self._pool_size, self._query_s = dsn, pool_size, statement_timeout_s
         self._engine: AsyncEngine | None = None
 
     async def open(self) -> None:
         self._engine = create_async_engine(
             "postgresql+asyncpg://",
             async_creator=self._connect,  # asyncpg reads the DSN itself, exactly as the sink does
-            pool_size=POOL,
+            pool_size=self._pool_size,
             max_overflow=0,
             pool_timeout=CONNECT_S,
             pool_pre_ping=True,  # after a restart of Postgres the first query must not fail on a dead connection
@@ -54,19 +58,19 @@ class PostgresReader(SqlReader):
     async def rows(self, statement: sa.Executable) -> Sequence[Mapping[str, Any]]:
         try:
             # A second above `statement_timeout`: this limit is for a server that does not answer at all.
-            async with asyncio.timeout(QUERY_S + 1), self._live().connect() as connection:
+            async with asyncio.timeout(self._query_s + 1), self._live().connect() as connection:
                 autocommit = await connection.execution_options(isolation_level="AUTOCOMMIT")
                 found: Sequence[Any] = (await autocommit.execute(statement)).mappings().all()
                 return found
         except FAULTS as error:
-            raise _unavailable(error) from error
+            raise _unavailable(error, self._query_s) from error
 
     async def change(self, statement: sa.Update) -> None:
         try:
-            async with asyncio.timeout(QUERY_S + 1), self._live().begin() as connection:
+            async with asyncio.timeout(self._query_s + 1), self._live().begin() as connection:
                 await connection.execute(statement)
         except FAULTS as error:
-            raise _unavailable(error) from error
+            raise _unavailable(error, self._query_s) from error
 
     def _live(self) -> AsyncEngine:
         if self._engine is None:
@@ -74,15 +78,15 @@ class PostgresReader(SqlReader):
         return self._engine
 
     async def _connect(self) -> Any:
-        settings = {"application_name": "chronicle-reader", "statement_timeout": str(int(QUERY_S * 1000))}
+        settings = {"application_name": "chronicle-reader", "statement_timeout": str(max(1, int(self._query_s * 1000)))}
         connect: Any = asyncpg.connect  # untyped
         return await connect(self._dsn, timeout=CONNECT_S, server_settings=settings)
 
 
-def _unavailable(error: BaseException) -> Unavailable:
+def _unavailable(error: BaseException, query_s: float) -> Unavailable:
     """Says the kind of error and the server's own words; never the statement, never the DSN."""
     cause = getattr(error, "orig", None) or error
     if getattr(cause, "sqlstate", None) == CANCELED:
-        return TooSlow("postgres", f"the query took longer than {QUERY_S:.0f} s; ask for less", retry_after=QUERY_S)
+        return TooSlow("postgres", f"the query took longer than {query_s:g} s; ask for less", retry_after=query_s)
     root = cause.__cause__ if isinstance(cause.__cause__, exceptions.PostgresError) else cause
     return Unavailable("postgres", f"{type(root).__name__}: {str(root).splitlines()[0] if str(root) else 'no answer'}")
