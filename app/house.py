@@ -125,7 +125,7 @@ def build(settings: Settings, clock: Clock | None = None) -> House:
         local = SqliteReader(settings.sqlite_path)
         reader = plan.keep(FailoverReader(PostgresReader(settings.database.url.get_secret_value()), local))
         plan.routes += query.routes(reader, names)
-        plan.routes += registry.routes(published(names))
+        plan.routes += registry.routes(published(names), settings.public())
         ledger = LedgerReader(
             offsets=offsets, intake=intake, status=board, reader=reader, local=local, topics=names, clock=plan.clock
         )

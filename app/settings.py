@@ -330,6 +330,19 @@ class Settings(BaseSettings):
         """The SQLite file that takes over."""
         return self.database.fallback_path or self.state_dir / "failover.db"
 
+    def public(self) -> dict[str, Any]:
+        """What GET /config tells: an allowlist, so that a new setting is private until somebody decides otherwise."""
+        told = {
+            "kafka": {"prefix", "partitions", "replication", "retention_days"},
+            "ingest": {"max_body_bytes", "max_events", "max_event_bytes", "redact", "spool", "spool_max_bytes"},
+            "dedupe": {"window_hours", "bucket_hours"},
+            "batching": {"enabled", "max_size", "max_wait_ms", "max_bytes", "compression", "priority_events"},
+            "failover": {"failures", "probe_max_s", "hold_down_s", "sync_batch"},
+            "logging": {"level", "format"},
+            "worker": {"roles"},
+        }
+        return {"profile": self.profile, **self.model_dump(mode="json", include=told)}
+
     def shown(self) -> dict[str, Any]:
         """All values with the secrets hidden, for `chronicle config show`."""
         shown = self.model_dump(mode="json")

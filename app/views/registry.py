@@ -6,7 +6,7 @@ Answers and errors have Confluent's shapes and content type, not ours: the reade
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -30,8 +30,12 @@ class RegistryError(Exception):
         self.message = message
 
 
-def routes(registry: Registry) -> list[Route]:
-    """All endpoints of the registry."""
+def routes(registry: Registry, settings: Mapping[str, Any] | None = None) -> list[Route]:
+    """All endpoints of the registry. `settings` (fit to be shown) are told at /config too: both sides want that path.
+
+    A registry client reads `compatibilityLevel` there and passes over what it does not know.
+    """
+    config = {"compatibilityLevel": COMPATIBILITY, "settings": settings or {}}
     reads: tuple[tuple[str, str, Answer], ...] = (
         ("/subjects", "Subjects", lambda _: list(registry.subjects())),
         ("/subjects/{subject}/versions", "Versions of a subject", lambda request: _numbers(registry, request)),
@@ -50,7 +54,11 @@ def routes(registry: Registry) -> list[Route]:
             "Subjects of an id",
             lambda request: [place["subject"] for place in _places(registry, request)],
         ),
-        ("/config", "Compatibility rule", lambda _: {"compatibilityLevel": COMPATIBILITY}),
+        (
+            "/config",
+            "The settings in force, and the compatibility rule",
+            lambda _: {**level, "settings": settings or {}},
+        ),
         ("/config/{subject}", "Compatibility rule of a subject", lambda request: _config(registry, request)),
         ("/mode", "Whether schemas can be registered: no", lambda _: {"mode": "READONLY"}),
     )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from aiokafka import AIOKafkaConsumer
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from connectors.memory import MemoryLog, partition_of
 from connectors.ports import EventLog, Record
-from connectors.producer import KafkaLog
+from connectors.producer import Compression, KafkaLog
 from connectors.topics import ensure
 from schemas.errors import Poison, Unavailable
 from schemas.event import Position
@@ -83,6 +85,49 @@ async def test_a_broker_that_is_not_there_is_unavailable_in_time(topic: str) -> 
         async with asyncio.timeout(2):
             await log.probe(0.3)
     await log.close()
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("compression", get_args(Compression))
+async def test_compressed_records_are_read_back_as_they_were(kafka: str, topic: str, compression: Compression) -> None:
+    """By the client that Faust reads with: key, value, headers."""
+    await ensure(kafka, [TopicSpec(name=topic, partitions=1, cleanup="delete", retention_ms=-1, doc="test")])
+    values = [b'{"command":"%d %s"}' % (number, b"x" * 5000) for number in range(20)]
+    headers = (("chronicle-position", b"\x00\x01"),)
+    await sent(kafka, topic, compression, [Record(b"k", value, headers=headers) for value in values])
+    consumer = AIOKafkaConsumer(topic, bootstrap_servers=kafka, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        async with asyncio.timeout(20):
+            found = [await consumer.getone() for _ in values]
+    finally:
+        await consumer.stop()
+    assert [(one.key, one.value, tuple(one.headers)) for one in found] == [(b"k", value, headers) for value in values]
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("compression", get_args(Compression))
+async def test_the_broker_gets_the_records_compressed(kafka: str, topic: str, compression: Compression) -> None:
+    """A topic that takes 20 kB takes 100 kB of the same letter, but not as they are."""
+    admin = AdminClient({"bootstrap.servers": kafka})
+    made = admin.create_topics([NewTopic(topic, 1, 1, config={"max.message.bytes": "20000"})])
+    await asyncio.to_thread(made[topic].result, 10)
+    large = [Record(b"k", b"x" * 100_000)]
+    if compression == "none":
+        with pytest.raises(Poison):
+            await sent(kafka, topic, compression, large)
+    else:
+        assert await sent(kafka, topic, compression, large) == [Position(0, 0)]
+
+
+async def sent(kafka: str, topic: str, compression: Compression, records: list[Record]) -> list[Position]:
+    """Through a log of one's own."""
+    log = KafkaLog(kafka, "test", compression=compression)
+    await log.open()
+    try:
+        return await log.send(topic, records, timeout=10)
+    finally:
+        await log.close()
 
 
 async def test_a_memory_log_plays_its_script() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,9 +14,18 @@ from connectors.ports import Durable, Record
 from connectors.spool import Spool
 from schemas.clock import SystemClock
 from schemas.errors import Poison, Unavailable
+from schemas.event import Position
 from schemas.metrics import NullMetrics
 
 CLOCK = SystemClock()
+
+
+class SilentLog(MemoryLog):
+    """Acks nothing; a call ends when its time is up."""
+
+    async def send(self, topic: str, records: Sequence[Record], *, timeout: float = 2.0) -> list[Position]:
+        await asyncio.sleep(timeout)
+        raise Unavailable("silent log", f"no ack within {timeout:g} s", unknown=True)
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
@@ -122,6 +131,27 @@ async def test_a_full_spool_says_when_to_come_back(intake: LogOrSpool, log: Memo
     log.down = False
     await until(lambda: intake.state()["mode"] == "log")
     assert values(log) == [b"1"]
+
+
+async def test_the_log_gets_as_long_for_its_ack_as_was_told(spool: Spool) -> None:
+    """Then the spool takes over: long before the whole of `take` would be up."""
+    intake = LogOrSpool(SilentLog(), spool, "t", clock=CLOCK, backoff=(0.005, 0.01), ack_timeout_s=0.02)
+    await intake.open()
+    async with asyncio.timeout(1):
+        assert await intake.take([record(1)]) == Durable("spool")
+    assert "0.02 s" in intake.state()["last_error"]
+    await intake.close()
+
+
+async def test_a_long_ack_timeout_does_not_make_a_request_hang(spool: Spool) -> None:
+    """`take` as a whole ends within three seconds, whatever was set."""
+    intake = LogOrSpool(SilentLog(), spool, "t", clock=CLOCK, ack_timeout_s=60)
+    await intake.open()
+    async with asyncio.timeout(3):
+        with pytest.raises(Unavailable) as caught:
+            await intake.take([record(1)])
+    assert caught.value.unknown
+    await intake.close()
 
 
 async def test_without_a_spool_the_outcome_is_told_as_it_is(log: MemoryLog) -> None:

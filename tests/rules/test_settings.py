@@ -105,3 +105,11 @@ def test_shown_settings_hide_the_password() -> None:
 def test_hide_password_leaves_the_rest() -> None:
     """A DSN without one is shown as it is."""
     assert hide_password("postgresql://u@h/d") == "postgresql://u@h/d"
+
+
+def test_the_public_settings_tell_no_address_path_or_secret() -> None:
+    """What GET /config shows is chosen, not masked."""
+    settings = Settings.load(database={"url": "postgresql://u:sekret@db.internal/d"}, state_dir="/srv/secret-place")
+    told = str(settings.public())
+    assert not [word for word in ("sekret", "db.internal", "secret-place", "127.0.0.1") if word in told]
+    assert settings.public()["batching"]["max_size"] == 2000
