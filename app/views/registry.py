@@ -57,7 +57,7 @@ def routes(registry: Registry, settings: Mapping[str, Any] | None = None) -> lis
         (
             "/config",
             "The settings in force, and the compatibility rule",
-            lambda _: {**level, "settings": settings or {}},
+            lambda _: config,
         ),
         ("/config/{subject}", "Compatibility rule of a subject", lambda request: _config(registry, request)),
         ("/mode", "Whether schemas can be registered: no", lambda _: {"mode": "READONLY"}),
