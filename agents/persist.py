@@ -99,6 +99,19 @@ def durable_starts(asked: Iterable[TP], durable: Mapping[int, int], topic: str) 
     return {tp: durable.get(tp.partition, 0) for tp in asked if tp.topic == topic}
 
 
+def lowered(
+    committed: Mapping[TP, int], durable: Mapping[TP, int], lost: Mapping[int, int], topic: str, letters: str = ""
+) -> dict[TP, int]:
+    """`durable`, and for each partition with a loss not above where the loss begins; `letters` then from 0."""
+    starts = dict(durable)
+    for tp, offset in committed.items():
+        if tp.topic == topic and tp.partition in lost:
+            starts[tp] = min(starts.get(tp, offset), lost[tp.partition])
+        elif tp.topic == letters and lost:
+            starts[tp] = 0
+    return starts
+
+
 # --- shell -----------------------------------------------------------------------------------------------------------
 
 
@@ -238,17 +251,33 @@ class Persister:
         )
 
 
-def resume(sink: Sink, topic: str) -> Callable[[Mapping[TP, int]], Awaitable[Mapping[TP, int]]]:
+def resume(
+    sink: Sink, topic: str, recall: Callable[[], Awaitable[Mapping[int, int]]] | None = None, letters: str = ""
+) -> Callable[[Mapping[TP, int]], Awaitable[Mapping[TP, int]]]:
     """For `transport.use(resume=…)`: the durable progress of the partitions of `topic` (`chronicle.events`).
 
-    It raises `Unavailable` while Postgres is away; the group's offsets stand then. They may: an offset is acked only
-    after a durable write.
+    `recall` (`Recall.starts`) answers where reading must begin at the latest because a SQLite store was lost; it counts
+    also while Postgres is away. Then `letters` (`chronicle.dead-letters`) is mirrored from its beginning as well: the
+    lost file had those letters too, and a letter that is there already is known by its place. Without a loss the
+    answer raises `Unavailable` while Postgres is away, and the group's offsets stand. They may: an offset is acked
+    only after a durable write.
     """
 
     async def durable_progress(committed: Mapping[TP, int]) -> Mapping[TP, int]:
-        return durable_starts(committed, await sink.progress(), topic)
+        progress, lost = await asyncio.gather(sink.progress(), _lost(recall), return_exceptions=True)
+        if isinstance(lost, BaseException):
+            _logger.warning("ranges of lost stores unknown, will look again", error=str(lost))
+            lost = {}
+        if isinstance(progress, BaseException) and not lost:
+            raise progress
+        durable = {} if isinstance(progress, BaseException) else durable_starts(committed, progress, topic)
+        return lowered(committed, durable, lost, topic, letters)
 
     return durable_progress
+
+
+async def _lost(recall: Callable[[], Awaitable[Mapping[int, int]]] | None) -> Mapping[int, int]:
+    return {} if recall is None else await recall()
 
 
 def attach(

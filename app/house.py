@@ -16,6 +16,7 @@ from agents import dedupe, persist, quarantine
 from agents.batching import BatchPolicy
 from agents.hold import Hold
 from agents.persist import PersistStatus
+from agents.recall import Recall
 from agents.sync_back import SyncBack
 from app import openapi, problems
 from app.guard import guard
@@ -27,7 +28,7 @@ from app.version import version
 from app.views import deadletters, docs, ingest, mount, ops, query, registry
 from app.views.body import SERVER_ARGS
 from app.views.route import Route
-from app.watch import Pulse, StreamRole
+from app.watch import Pulse, StreamRole, held_on_purpose
 from connectors import rows
 from connectors import topics as topic_check
 from connectors.breaker import BreakerPolicy
@@ -37,12 +38,13 @@ from connectors.intake import LogOrSpool
 from connectors.offsets import LogOffsets
 from connectors.postgres import PostgresSink
 from connectors.producer import KafkaLog
+from connectors.ranges import KafkaRangeBook
 from connectors.readers.failover import FailoverReader
 from connectors.readers.postgres import PostgresReader
 from connectors.readers.sqlite import SqliteReader
 from connectors.spool import Spool
 from connectors.sqlite import SqliteSink
-from connectors.transport import FAUST_SETTINGS, chunk_topic, positions, use
+from connectors.transport import FAUST_SETTINGS, chunk_topic, positions, reading, use
 from schemas import codec as wire
 from schemas.clock import Clock, SystemClock
 from schemas.envelope import IngestLimits
@@ -96,7 +98,7 @@ def build(settings: Settings, clock: Clock | None = None) -> House:
     codec, names = wire.AvroCodec(), settings.topics
 
     # the log, and the board on which all workers tell how they are
-    log = plan.keep(KafkaLog(settings.kafka.brokers, settings.worker_name))
+    log = plan.keep(KafkaLog(settings.kafka.brokers, settings.worker_name, compression=settings.batching.compression))
     offsets = LogOffsets(settings.kafka.brokers)
     board = plan.keep(KafkaStatusBoard(settings.kafka.brokers, names.control.name, log, plan.clock))
 
@@ -117,24 +119,24 @@ def build(settings: Settings, clock: Clock | None = None) -> House:
     if "dedupe" in roles:
         plan.streams.append(_dedupe(plan, log))
     if "persist" in roles:
-        plan.streams.append(_persist(plan, log, codec))
+        book = KafkaRangeBook(board, names.control.name, log)
+        plan.streams.append(_persist(plan, log, codec, book, offsets))
 
     # back: the databases → HTTP
     ledger = None
     if "api" in roles:
         local = SqliteReader(settings.sqlite_path)
-        reader = plan.keep(FailoverReader(PostgresReader(settings.database.url.get_secret_value()), local))
+        reader = plan.keep(FailoverReader(_reader(settings), local))
         plan.routes += query.routes(reader, names)
         plan.routes += registry.routes(published(names), settings.public())
         ledger = LedgerReader(
             offsets=offsets, intake=intake, status=board, reader=reader, local=local, topics=names, clock=plan.clock
         )
-        if intake is not None:
-            plan.routes += deadletters.routes(
-                deadletters.DeadLetterViews(
-                    reader=reader, intake=intake, log=log, codec=codec, topics=names, clock=plan.clock
-                )
+        plan.routes += deadletters.routes(
+            deadletters.DeadLetterViews(
+                reader=reader, intake=intake, log=log, codec=codec, topics=names, clock=plan.clock
             )
+        )
     limit = settings.ingest.spool_max_bytes if settings.ingest.spool else None
     probe = ops.ReadyProbe(
         offsets=offsets, intake=intake, status=board, topics=names, clock=plan.clock, spool_limit=limit
@@ -208,7 +210,20 @@ def _intake(plan: Plan, log: KafkaLog) -> LogOrSpool:
     if settings.ingest.spool:
         path = settings.worker_dir / "spool" / "spool.db"
         spool = Spool(path, clock=plan.clock, max_bytes=settings.ingest.spool_max_bytes)
-    return LogOrSpool(log, spool, settings.topics.ingest.name, clock=plan.clock, metrics=plan.metrics)
+    return LogOrSpool(
+        log,
+        spool,
+        settings.topics.ingest.name,
+        clock=plan.clock,
+        metrics=plan.metrics,
+        ack_timeout_s=settings.ingest.ack_timeout_s,
+    )
+
+
+def _reader(settings: Settings) -> PostgresReader:
+    database = settings.database
+    dsn, longest = database.url.get_secret_value(), database.statement_timeout_s
+    return PostgresReader(dsn, pool_size=database.pool_size, statement_timeout_s=longest)
 
 
 def _limits(settings: Settings) -> IngestLimits:
@@ -256,10 +271,27 @@ def _dedupe(plan: Plan, log: KafkaLog) -> StreamRole:
     return role
 
 
-def _persist(plan: Plan, log: KafkaLog, codec: wire.AvroCodec) -> StreamRole:
+def _persist(plan: Plan, log: KafkaLog, codec: wire.AvroCodec, book: KafkaRangeBook, offsets: LogOffsets) -> StreamRole:
     settings, names = plan.settings, plan.settings.topics
     role = StreamRole("persist")
-    sqlite = SqliteSink(settings.sqlite_path, max_bytes=settings.database.fallback_max_bytes, clock=plan.clock)
+    scope = f"{socket.gethostname()}:{settings.sqlite_path.absolute()}"
+    sqlite = SqliteSink(
+        settings.sqlite_path, scope=scope, max_bytes=settings.database.fallback_max_bytes, clock=plan.clock
+    )
+
+    def reachable() -> bool:
+        there: bool = sink.reachable()
+        return there
+
+    recall = Recall(
+        book=book,
+        store=sqlite,
+        begins=lambda: offsets.begin_offsets(names.events.name),
+        reading=lambda: reading(role.app, names.events.name),
+        reachable=reachable,
+        clock=plan.clock,
+        abort=plan.abort,
+    )
     postgres, syncing = (_postgres(plan, name) for name in (settings.worker_name, f"{settings.worker_name}-sync"))
     sink = plan.keep(
         FailoverSink(
@@ -268,6 +300,7 @@ def _persist(plan: Plan, log: KafkaLog, codec: wire.AvroCodec) -> StreamRole:
             clock=plan.clock,
             metrics=plan.metrics,
             backlog=sqlite,
+            record=recall.record,
             policy=BreakerPolicy(
                 failures=settings.failover.failures,
                 probe_cap=settings.failover.probe_max_s,
@@ -286,23 +319,24 @@ def _persist(plan: Plan, log: KafkaLog, codec: wire.AvroCodec) -> StreamRole:
         batch=settings.failover.sync_batch,
         digest=rows.expected,
         worker=settings.worker_name,
-        scope=f"{socket.gethostname()}:{settings.sqlite_path.absolute()}",
+        scope=scope,
     )
-    plan.background.append(sync.run_forever)
-    told = PersistStatus()
-    role.held = lambda: told.hold is not None and told.hold.since is not None
+    plan.background += [sync.run_forever, recall.run_forever]
+    told, letters_hold = PersistStatus(), Hold(clock=plan.clock, metrics=plan.metrics, gauge=None)
+    role.held = lambda: held_on_purpose(told.hold, letters_hold)
 
     def status() -> dict[str, Any]:
         assigned = {} if role.app is None else positions(role.app)
         held = {str(tp.partition): {"next": at} for tp, (at, _) in assigned.items() if tp.topic == names.events.name}
-        return {**told.snapshot(), **sink.state(), "sync": sync.state(), "partitions": held}
+        return {**told.snapshot(), **sink.state(), "sync": sync.state(), "ranges": recall.state(), "partitions": held}
 
     role.status = status
 
     def make() -> faust.App:
         app = stream_app(settings, "persist")
         chunked = {names.events.name, names.dead_letters.name}
-        use(app, chunked=chunked, role="persist", resume=persist.resume(sink, names.events.name), metrics=plan.metrics)
+        resume = persist.resume(sink, names.events.name, recall.starts, names.dead_letters.name)
+        use(app, chunked=chunked, role="persist", resume=resume, metrics=plan.metrics)
         persist.attach(
             app,
             topic=chunk_topic(app, names.events.name),
@@ -320,7 +354,7 @@ def _persist(plan: Plan, log: KafkaLog, codec: wire.AvroCodec) -> StreamRole:
             app,
             topic=chunk_topic(app, names.dead_letters.name),
             sink=sink,
-            hold=Hold(clock=plan.clock, metrics=plan.metrics, gauge=None),
+            hold=letters_hold,
             clock=plan.clock,
             abort=plan.abort,
         )

@@ -1,8 +1,8 @@
 """How a worker process lives: resources open, the web face answers, the stream apps run; then all of it in reverse.
 
 A process holds one web-only Faust app (it must answer while Kafka is away) and one Faust app for each stream role (a
-consumer group of its own, so that a held sink never stops dedup). What breaks for good ends the process with a code
-other than 0; its supervisor starts it again.
+consumer group of its own, so that a held sink never stops dedup). What breaks ends the process with a code other than
+0, and its supervisor starts it again; an operator's mistake ends it as `Misconfigured`, since a restart would not help.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import faust
 import structlog
 from aiohttp.web import AppRunner
 from faust.app.base import BootStrategy
+
+from schemas.errors import Misconfigured
 
 log = structlog.get_logger("chronicle.process")
 
@@ -94,6 +96,7 @@ class Process:
         self._background = background
         self._stop = asyncio.Event()
         self._code = 0
+        self._mistake: Misconfigured | None = None
 
     def stop(self) -> None:
         """Ask for an orderly end."""
@@ -105,7 +108,7 @@ class Process:
         os._exit(BROKEN)
 
     async def run(self) -> int:
-        """The exit code."""
+        """The exit code, once everything is closed. Raises `Misconfigured` when a part found an operator's mistake."""
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self.stop)
@@ -117,8 +120,9 @@ class Process:
             stack.push_async_callback(_bounded, self._web.stop, "web")
             tasks = [asyncio.create_task(self._guard(work), name=work.__qualname__) for work in self._background]
             if self._streams and self._before_streams is not None:
-                await self._unless_stopped(self._before_streams())
-            apps = await asyncio.gather(*(self._start(make) for make in self._streams if not self._stop.is_set()))
+                await self._unless_stopped(self._guard(self._before_streams))
+            made = await asyncio.gather(*(self._start(make) for make in self._streams if not self._stop.is_set()))
+            apps = [app for app in made if app is not None]
             tasks += [asyncio.create_task(self._watch(app), name=str(app.conf.id)) for app in apps]
             _calm_gc()
             await self._stop.wait()
@@ -127,15 +131,21 @@ class Process:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        if self._mistake is not None:
+            raise self._mistake
         return self._code
 
-    async def _start(self, make: Callable[[], faust.App]) -> faust.App:
-        app = make()
+    async def _start(self, make: Callable[[], faust.App]) -> faust.App | None:
+        app = None
         try:
+            app = make()
             await self._unless_stopped(app.start())
+        except Misconfigured as mistake:
+            self._misconfigured(mistake)
         except Exception as error:  # the broker went away again, most likely; a restart waits for it
-            log.exception("could not start", app=str(app.conf.id))
-            self._broken(f"{app.conf.id} could not start: {error!r}")
+            name = make.__qualname__ if app is None else str(app.conf.id)
+            log.exception("could not start", app=name)
+            self._broken(f"{name} could not start: {error!r}")
         return app
 
     async def _unless_stopped(self, work: Awaitable[None]) -> None:
@@ -160,9 +170,18 @@ class Process:
             await work()
         except asyncio.CancelledError:
             raise
+        except Misconfigured as mistake:
+            self._misconfigured(mistake)
         except Exception as error:  # a background part that ends is a broken process: say so and let it be restarted
             log.exception("background work failed", work=work.__qualname__)
             self._broken(repr(error))
+
+    def _misconfigured(self, mistake: Misconfigured) -> None:
+        """The first mistake is told; what breaks because of it is only a consequence."""
+        if not self._stop.is_set():
+            log.error("misconfigured", error=str(mistake))
+            self._mistake = mistake
+            self._stop.set()
 
     def _broken(self, why: str) -> None:
         if not self._stop.is_set():

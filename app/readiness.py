@@ -155,9 +155,24 @@ def _database(seen: Observed) -> Check:
     if away:
         detail = f"Postgres is away; events go to SQLite and {waiting} wait there."
         return Check("database", False, detail, "Start Postgres: the events are brought back by themselves.")
+    if gone := _ranges(parts, "gone"):
+        detail = f"Events were only in a SQLite file that is lost, and the log no longer has them: {gone}."
+        return Check("database", False, detail, "Read docs/operate.md, SQLite.")
+    if lost := _ranges(parts, "lost"):
+        return Check("database", False, f"A SQLite file is lost; read again from the log: {lost}.", "Wait.")
     if waiting:
         return Check("database", False, f"Postgres is back; {waiting} events are being brought back.", "Wait.")
     return Check("database", True, "Events go to Postgres.")
+
+
+def _ranges(parts: list[Mapping[str, Any]], kind: str) -> str:
+    """The ranges of `chronicle.events` that the workers call `lost` or `gone`, each once."""
+    found = {
+        f"partition {one['partition']}, offsets {one['start']} to {one['end'] - 1}"
+        for part in parts
+        for one in (part.get("ranges") or {}).get(kind) or ()
+    }
+    return "; ".join(sorted(found))
 
 
 def _missing(parts: list[Mapping[str, Any]], partitions: int) -> list[int]:

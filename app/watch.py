@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import faust
 import structlog
+from faust.types import TP
 
+from agents.hold import Hold
 from app.settings import Settings
 from connectors import transport
 from connectors.ports import StatusBoard
@@ -20,6 +23,43 @@ _logger = structlog.get_logger("chronicle.watch")
 
 #: Seconds between two statuses; the board counts one older than 15 s as gone.
 EVERY_S = 1.0
+
+
+# --- rules -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Watchdog:
+    """Judges the progress of one role. Time it was held on purpose is not held against it.
+
+    `held_at` is the monotonic second it was last seen held: after a hold of an hour all its progress is an hour old,
+    and its partitions move on one after the other.
+    """
+
+    limit_s: float
+    held_at: float = -inf
+
+    def stalled(self, lag: Mapping[TP, int], progress: Mapping[TP, float], *, held: bool, now: float) -> list[str]:
+        """The partitions (`topic[partition]`) with lag and without progress for `limit_s` seconds, at `now`.
+
+        `lag` is in records, `progress` the monotonic second of the last ack.
+        """
+        if held:
+            self.held_at = now
+            return []
+        return [
+            f"{tp.topic}[{tp.partition}]"
+            for tp, at in progress.items()
+            if lag.get(tp, 0) > 0 and now - max(at, self.held_at) > self.limit_s
+        ]
+
+
+def held_on_purpose(*holds: Hold | None) -> bool:
+    """Whether one of a role's agents waits for a database (None: an agent that has not begun)."""
+    return any(hold is not None and hold.since is not None for hold in holds)
+
+
+# --- shell -----------------------------------------------------------------------------------------------------------
 
 
 def _no_app() -> faust.App:
@@ -66,6 +106,7 @@ class Pulse:
         self._board, self._roles = board, roles
         self._worker, self._all = settings.worker_name, settings.worker.roles
         self._stall_s = settings.worker.exit_on_stall_s
+        self._dogs = [Watchdog(self._stall_s) for _ in roles]
         self._clock, self._metrics, self._abort = clock, metrics, abort
 
     async def run(self) -> None:
@@ -85,18 +126,12 @@ class Pulse:
 
     def check(self) -> None:
         """Set the lag; end the process when a role is stuck."""
-        for role in self._roles:
+        for role, dog in zip(self._roles, self._dogs, strict=True):
             if role.app is None:
                 continue
-            for tp, lag in transport.lag(role.app).items():
-                self._metrics.set("chronicle_lag", lag, role=role.name, partition=str(tp.partition))
-            if stuck := stalled(role.app, self._clock.monotonic(), self._stall_s):
-                if role.held():
-                    continue
-                self._abort(f"{role.name} has lag and no progress for {self._stall_s:.0f} s on {stuck}")
-
-
-def stalled(app: faust.App, now: float, limit_s: float) -> list[str]:
-    """The partitions with lag whose last progress is longer ago than `limit_s` seconds."""
-    lag, progress = transport.lag(app), transport.last_progress(app)
-    return [f"{tp.topic}[{tp.partition}]" for tp, at in progress.items() if lag.get(tp, 0) > 0 and now - at > limit_s]
+            lag = transport.lag(role.app)
+            for tp, records in lag.items():
+                self._metrics.set("chronicle_lag", records, role=role.name, partition=str(tp.partition))
+            progress, now = transport.last_progress(role.app), self._clock.monotonic()
+            if stuck := dog.stalled(lag, progress, held=role.held(), now=now):
+                self._abort(f"{role.name} has lag and no progress for {self._stall_s:.0f} s on {', '.join(stuck)}")

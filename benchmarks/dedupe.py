@@ -21,6 +21,7 @@ from typing import Any
 from uuid import UUID
 
 from agents.dedupe import read
+from benchmarks.result import keep, told
 from schemas.codec import AvroCodec
 from schemas.event import HookEvent, IdOrigin
 from tables.seen import Retention, Verdict, decide
@@ -119,7 +120,7 @@ def main() -> None:
     events = parser.parse_args().ids
     path = Path(tempfile.mkdtemp(prefix="chronicle-bench-"))
     try:
-        print(json.dumps(run(events, path), indent=2))
+        keep(told("dedupe", run(events, path), packages=("msgspec", "rocksdict")))
     finally:
         shutil.rmtree(path, ignore_errors=True)
 

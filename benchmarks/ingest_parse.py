@@ -1,6 +1,6 @@
 """What the way in costs before the broker: read, judge, redact, identify one event. Prints JSON.
 
-python benchmarks/ingest_parse.py [--seconds 1]
+python -m benchmarks.ingest_parse [--seconds 1]
 """
 
 from __future__ import annotations
@@ -8,13 +8,10 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
+from benchmarks.result import keep, told
 from schemas.clock import SystemClock
 from schemas.codec import AvroCodec
 from schemas.envelope import Defaults, event_of, split
@@ -34,7 +31,8 @@ PAYLOAD = {
 
 def measure(work: Callable[[], object], events: int, seconds: float) -> float:
     """Median microseconds of CPU an event over rounds of at least a tenth of `seconds`."""
-    rounds, until = [], time.perf_counter() + seconds
+    rounds: list[float] = []
+    until = time.perf_counter() + seconds
     while time.perf_counter() < until or len(rounds) < 3:
         count, started = 0, time.process_time()
         while time.process_time() - started < seconds / 10:
@@ -66,7 +64,8 @@ def main() -> None:
         "encode": measure(lambda: codec.encode(event), 1, seconds),
     }
     sizes = {"native": len(payload), "envelope": len(one), "large": len(large)}
-    print(json.dumps({"bytes": sizes, "microseconds_an_event": {k: round(v, 2) for k, v in results.items()}}, indent=1))
+    figures = {"bytes": sizes, "microseconds_an_event": {name: round(spent, 2) for name, spent in results.items()}}
+    keep(told("ingest_parse", figures, packages=("msgspec", "fastavro")))
 
 
 if __name__ == "__main__":

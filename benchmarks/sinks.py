@@ -1,4 +1,4 @@
-"""Rows a second of the sinks, by batch size: `python -m benchmarks.sinks --database postgresql://… [--json]`.
+"""Rows a second of the sinks, by batch size: `python -m benchmarks.sinks --database postgresql://… `.
 
 One connection, one batch at a time, every batch new: COPY, insert under all indexes, session roll-up, progress, COMMIT
 (Postgres), or rows, outbox, roll-up, range and an fsynced COMMIT (SQLite). Sizes take turns in each round; the median
@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -23,6 +21,7 @@ from uuid import UUID
 
 import uuid_utils.compat
 
+from benchmarks.result import keep, told
 from connectors import migrate
 from connectors.pglink import connect
 from connectors.ports import Batch, Sink, Span
@@ -138,18 +137,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=10_000, help="rows a size and round")
     parser.add_argument("--drop", action="store_true", help="drop the tables afterwards")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     results = asyncio.run(sqlite(options.rounds, options.rows))
     if options.database:
         results += asyncio.run(postgres(options.database, options.rounds, options.rows, options.drop))
-    if options.json:
-        machine = {"machine": platform.machine(), "cpus": os.cpu_count(), "python": platform.python_version()}
-        print(json.dumps({"benchmark": "sinks", **machine, "results": results}, indent=2))
-        return
     for row in results:
         speed, cpu = f"{row['rows_per_s']:8,} rows/s", f"{row['client_cpu_us_per_row']:5} µs client CPU a row"
         print(f"{row['sink']:9} batch {row['batch']:5} {speed} {cpu}")
+    keep(told("sinks", {"results": results}, packages=("asyncpg", "aiosqlite")))
 
 
 if __name__ == "__main__":

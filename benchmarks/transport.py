@@ -2,8 +2,8 @@
 
 Both read the same topic (4 partitions, framed Avro, 676 bytes of payload) from the same broker with the same decoder on
 one core, in turns, each in a fresh process; the clock runs from the first record an agent gets to the last. Medians.
-The broker is CHRONICLE_TEST_BROKER, or one is started. Prints a table and one JSON object, and fails when a round did
-not decode every event or nothing was measured.
+The broker is CHRONICLE_TEST_BROKER, or one is started. Prints a table and one JSON object, which `benchmarks/out/`
+keeps. Fails when a round did not decode every event or nothing was measured.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -21,8 +20,6 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +27,10 @@ import faust
 import msgspec
 import uvloop
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from benchmarks.codec import sample
+from benchmarks.result import keep, told
 from connectors.transport import FAUST_SETTINGS, chunk_topic, use
 from schemas.codec import AvroCodec
 from schemas.event import HookEvent
@@ -68,10 +66,11 @@ class Round:
             self.started, self.cpu = time.perf_counter(), time.process_time()
 
 
-def stock_app(broker: str, topic: str, run: Round) -> faust.App:
+def stock_app(broker: str, topic: str, folder: str, run: Round) -> faust.App:
     """Faust as its documentation shows it: `async for` over raw bytes, Faust's own settings."""
     app = faust.App(f"bench-stock-{uuid.uuid4().hex[:8]}", broker=f"kafka://{broker}", store="memory://",
-                    web_enabled=False, topic_disable_leader=True, consumer_auto_offset_reset="earliest")  # fmt: skip
+                    datadir=folder, web_enabled=False, topic_disable_leader=True,
+                    consumer_auto_offset_reset="earliest")  # fmt: skip
     decode = AvroCodec().decode
 
     @app.agent(app.topic(topic, value_type=bytes, value_serializer="raw"), name="stock")
@@ -83,10 +82,10 @@ def stock_app(broker: str, topic: str, run: Round) -> faust.App:
     return app
 
 
-def our_app(broker: str, topic: str, run: Round) -> faust.App:
+def our_app(broker: str, topic: str, folder: str, run: Round) -> faust.App:
     """The chunk transport, decoding a chunk at a time."""
     app = faust.App(f"bench-ours-{uuid.uuid4().hex[:8]}", broker=f"kafka://{broker}", store="memory://",
-                    web_enabled=False, topic_disable_leader=True, **FAUST_SETTINGS)  # fmt: skip
+                    datadir=folder, web_enabled=False, topic_disable_leader=True, **FAUST_SETTINGS)  # fmt: skip
     use(app, chunked={topic}, role="bench")
     decode = AvroCodec().decode
 
@@ -101,10 +100,10 @@ def our_app(broker: str, topic: str, run: Round) -> faust.App:
     return app
 
 
-async def measure(contender: str, broker: str, topic: str, count: int) -> dict[str, float]:
+async def measure(contender: str, broker: str, topic: str, count: int, folder: str) -> dict[str, float]:
     """One round in this process."""
     run = Round(count)
-    app = (stock_app if contender == "stock" else our_app)(broker, topic, run)
+    app = (stock_app if contender == "stock" else our_app)(broker, topic, folder, run)
     app.finalize()
     await app.start()
     try:
@@ -123,20 +122,22 @@ async def measure(contender: str, broker: str, topic: str, count: int) -> dict[s
 
 def in_fresh_process(contender: str, broker: str, topic: str, count: int) -> dict[str, float]:
     """One round in a process of its own, on one core."""
-    command = [sys.executable, "-m", "benchmarks.transport", "--round", contender, broker, topic, str(count)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
+    with tempfile.TemporaryDirectory(prefix="chronicle-bench-") as folder:  # ours to remove, however the round ends
+        arguments = ["--round", contender, broker, topic, str(count), folder]
+        command = [sys.executable, "-m", "benchmarks.transport", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
     if done.returncode:
         raise RuntimeError(f"round of {contender} failed: {done.stderr[-2000:]}")
     result: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
 
 
-def one_round(contender: str, broker: str, topic: str, count: str) -> None:
+def one_round(contender: str, broker: str, topic: str, count: str, folder: str) -> None:
     """What `--round` does."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        print(json.dumps(runner.run(measure(contender, broker, topic, int(count)))), flush=True)
+        print(json.dumps(runner.run(measure(contender, broker, topic, int(count), folder))), flush=True)
     os._exit(0)  # Faust's threads take their time
 
 
@@ -188,12 +189,7 @@ def report(rounds: dict[str, list[dict[str, float]]], count: int) -> dict[str, A
     ours, stock = medians["ours"]["events_per_second"], medians["stock"]["events_per_second"]
     if not (count and ours and stock):
         raise RuntimeError("measured nothing")
-    return {
-        "benchmark": "transport",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {platform.platform()}",
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("faust-streaming", "aiokafka", "mode-streaming", "uvloop")},
+    figures = {
         "events": count,
         "partitions": PARTITIONS,
         "payload_bytes": len(sample().payload),
@@ -203,6 +199,7 @@ def report(rounds: dict[str, list[dict[str, float]]], count: int) -> dict[str, A
         "target_events_per_second": TARGET,
         "target_met": ours >= TARGET,
     }
+    return told("transport", figures, packages=("faust-streaming", "aiokafka", "mode-streaming", "uvloop"))
 
 
 def show(result: dict[str, Any]) -> None:
@@ -215,7 +212,7 @@ def show(result: dict[str, Any]) -> None:
             f"{median['cpu_us_per_event']:>14.1f}   {each}"
         )
     print(f"ours is {result['ratio']} x stock; {result['machine']}; {result['date']}")
-    print(json.dumps(result))
+    keep(result)
 
 
 def main() -> None:
@@ -223,7 +220,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="60,000 events instead of 300,000")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--round", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--round", nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.round:
         one_round(*arguments.round)

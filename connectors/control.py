@@ -1,4 +1,4 @@
-"""KafkaStatusBoard: worker status through the compacted control topic, each worker a key, the newest value its status.
+"""The compacted control topic: worker status (each worker a key, the newest value its status) and failover ranges.
 
 Everybody reads the topic from its beginning without a consumer group and keeps the last value of each key, which is
 what compaction keeps as well: it does not matter how much of the past has been compacted away.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError
 from connectors.memory import fresh
 from connectors.ports import EventLog, Record
 from schemas.clock import Clock
-from schemas.errors import ChronicleError
+from schemas.errors import ChronicleError, Unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -30,9 +30,15 @@ RETRY_SECONDS: Final = (0.2, 2.0)
 #: A read that ends with nothing tells only that nothing came; a dead connection shows in the same time.
 POLL_MS: Final = 500
 
+#: Keys that begin like this are failover ranges, no statuses (`connectors.ranges`).
+RANGES: Final = "range/"
+
+#: Told each key of a range and its value; None when it was removed.
+Follower = Callable[[str, bytes | None], None]
+
 
 class KafkaStatusBoard:
-    """Implements `connectors.ports.StatusBoard`; also for what else is kept under a key in the control topic.
+    """Implements `connectors.ports.StatusBoard`; `follow` tells the failover ranges that are in the same topic.
 
     `open` does not need the broker: the reader goes on trying until `close`. The log is the caller's.
     """
@@ -47,6 +53,36 @@ class KafkaStatusBoard:
         self._own: set[str] = set()
         self._returned: float | None = None
         self._reader: asyncio.Task[None] | None = None
+        self._follower: Follower | None = None
+        self._consumer: Any = None
+        self._next = 0  # everything before it has been applied
+        self._moved = asyncio.Event()
+
+    def follow(self, follower: Follower) -> None:
+        """Tell `follower` what is under the keys of `RANGES`. Call it before `open`."""
+        self._follower = follower
+
+    async def caught_up(self, timeout: float) -> None:
+        """Return when everything that is in the topic now has been applied. Raises `Unavailable` after `timeout` s."""
+        try:
+            async with asyncio.timeout(timeout):
+                while self._consumer is None:
+                    await self._step()
+                place = TopicPartition(self._topic, 0)
+                end = (await self._consumer.end_offsets([place]))[place]
+                while self._next < end:
+                    await self._step()
+        except TimeoutError as error:
+            raise Unavailable("kafka", f"{self._topic} is not read to its end within {timeout:g} s") from error
+        except (KafkaError, AttributeError) as error:  # AttributeError: the reader went between two lines
+            raise Unavailable("kafka", f"{self._topic} cannot be read: {error!r}") from error
+
+    async def _step(self) -> None:
+        """Until something was applied, or it is time to look again."""
+        self._moved.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(POLL_MS / 1000):
+                await self._moved.wait()
 
     async def open(self) -> None:
         """Start reading."""
@@ -112,16 +148,27 @@ class KafkaStatusBoard:
             await consumer.start()
             place = TopicPartition(self._topic, 0)
             consumer.assign([place])
-            await consumer.seek_to_beginning(place)
+            await consumer.end_offsets([place])  # no topic yet, no leader: an error here, and a new try
+            # Going on where we were: read from its beginning once more, what was overwritten would count for a moment.
+            consumer.seek(place, self._next)
+            self._consumer = consumer
             while True:
                 for records in (await consumer.getmany(timeout_ms=POLL_MS)).values():
                     for record in records:
                         self._apply(record.key, record.value)
+                self._next = await consumer.position(place)
+                self._moved.set()
         finally:
+            self._consumer = None
             await consumer.stop()
 
     def _apply(self, key: bytes | None, value: bytes | None) -> None:
         """The newest value of a key counts; what is not ours is passed over."""
+        name = (key or b"").decode("utf-8", "replace")
+        if name.startswith(RANGES):
+            if self._follower is not None:
+                self._follower(name, value)
+            return
         try:
             worker = (key or b"").decode()
             status = msgspec.json.decode(value, type=dict[str, Any]) if value else None

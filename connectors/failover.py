@@ -3,6 +3,8 @@
 There is no queue below the switch. A batch is in Postgres or in SQLite when `write` returns, or `write` raises and the
 caller still has it. A batch whose COMMIT was sent to Postgres and not answered goes to SQLite as well: sync-back is DO
 NOTHING for rows that are already there.
+
+SQLite is a cache of the log: what it took is recorded outside of its file (`record`) before `write` returns.
 """
 
 from __future__ import annotations
@@ -18,14 +20,16 @@ import structlog
 
 from connectors import breaker as rules
 from connectors.breaker import Breaker, BreakerPolicy
-from connectors.ports import Backlog, Batch, Receipt, Sink
+from connectors.ports import Backlog, Batch, FailoverRange, Receipt, Sink
 from schemas.clock import Clock
 from schemas.errors import Misconfigured, Unavailable
 from schemas.event import DeadLetter
+from schemas.intervals import reach
 from schemas.metrics import Metrics
 
 T = TypeVar("T")
 Change = Literal["failover_started", "failover_ended"]
+Keep = Callable[[Sequence[FailoverRange]], Awaitable[None]]
 OnChange = Callable[[Change, Mapping[str, Any]], None]
 
 #: Errors that trying again in a moment cannot cure: the switch is made at the first one.
@@ -62,6 +66,7 @@ def kind_of(error: BaseException) -> str:
 class FailoverSink:
     """A `Sink` (see `connectors.ports`): raises `Unavailable` only when both sinks fail, and the caller holds.
 
+    `record` keeps the ranges of a receipt durably (`RangeBook.record`); while it cannot, the batch is not written.
     `on_change` is called at each switch with what to tell people: since (epoch seconds), error, pending.
     `tend` must be called about once a second (sync-back does): it probes, so that an idle system notices too.
     """
@@ -76,6 +81,7 @@ class FailoverSink:
         clock: Clock,
         metrics: Metrics,
         backlog: Backlog | None = None,
+        record: Keep | None = None,
         policy: BreakerPolicy | None = None,
         timing: FailoverTiming | None = None,
         on_change: OnChange | None = None,
@@ -85,6 +91,7 @@ class FailoverSink:
         self._primary, self._local, self._backlog = primary, local, backlog
         self._clock, self._metrics = clock, metrics
         self._policy, self._timing = policy or BreakerPolicy(), timing or FailoverTiming()
+        self._record = record
         self._on_change, self._sleep, self._jitter = on_change, sleep, jitter
         self._breaker = Breaker()
         self._in_use: Sink | None = None
@@ -111,6 +118,8 @@ class FailoverSink:
             self._stored_primary += receipt.stored
         else:
             self._pending += receipt.stored + receipt.duplicates
+        if self._record is not None and receipt.ranges:
+            await self._record(receipt.ranges)
         return receipt
 
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> int:
@@ -118,13 +127,19 @@ class FailoverSink:
         return new
 
     async def progress(self) -> Mapping[int, int]:
-        """The greater of both: every batch is in one of them, in order. Unknown (raises) while Postgres is away."""
+        """That of Postgres, and from there on what SQLite holds without a gap. Raises while Postgres is away.
+
+        SQLite's own progress does not count: it may be of a failover long over, and Postgres a backup from before it.
+        """
         found = dict(await self._boxed(self._primary.progress(), self._timing.probe_timeout))
         try:
-            local = await self._local.progress()
+            spans = await self._backlog.ranges() if self._backlog is not None else ()
         except Unavailable:
             return found
-        return {partition: max(found.get(partition, 0), local.get(partition, 0)) for partition in {*found, *local}}
+        for partition in {span.partition for span in spans}:
+            held = [(span.start, span.end) for span in spans if span.partition == partition]
+            found[partition] = reach(found.get(partition, 0), held)
+        return {partition: offset for partition, offset in found.items() if offset}
 
     async def probe(self) -> None:
         await self._through(lambda sink: sink.probe())

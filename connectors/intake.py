@@ -38,9 +38,9 @@ from schemas.metrics import Metrics, NullMetrics
 
 log = structlog.get_logger(__name__)
 
-#: The broker's time to ack an accepted event before it goes to the spool (F8), unless told otherwise.
+#: The broker's time to ack an accepted event before it goes to the spool, unless told otherwise.
 ACK_SECONDS: Final = 2.0
-#: The whole of `take`: after this the client gets 503, so that no request hangs (F9).
+#: The whole of `take`: after this the client gets 503, so that no request hangs.
 TAKE_SECONDS: Final = 2.9
 #: The broker's time to ack a batch of the drainer; the shorter one while newcomers wait for it.
 DRAIN_SECONDS: Final = 5.0

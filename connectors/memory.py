@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from connectors.ports import Durable, Record
+from connectors.ports import Durable, FailoverRange, Record
 from schemas.clock import Clock
 from schemas.errors import Poison, Unavailable
 from schemas.event import Position
@@ -170,6 +170,37 @@ class MemoryStatusBoard:
 
     async def close(self) -> None:
         """Nothing to do."""
+
+
+class MemoryRangeBook:
+    """Implements `connectors.ports.RangeBook` on a dict; `down` makes it raise `Unavailable`.
+
+    Books that share `shared` see each other.
+    """
+
+    def __init__(self, shared: dict[str, FailoverRange] | None = None) -> None:
+        self.ranges = {} if shared is None else shared
+        self.down = False
+
+    async def record(self, ranges: Sequence[FailoverRange]) -> None:
+        """As `RangeBook.record`."""
+        self._raise_if_down()
+        self.ranges.update({one.key: one for one in ranges})
+
+    async def release(self, ranges: Sequence[FailoverRange]) -> None:
+        """As `RangeBook.release`."""
+        self._raise_if_down()
+        for one in ranges:
+            self.ranges.pop(one.key, None)
+
+    async def read(self) -> Sequence[FailoverRange]:
+        """As `RangeBook.read`."""
+        self._raise_if_down()
+        return list(self.ranges.values())
+
+    def _raise_if_down(self) -> None:
+        if self.down:
+            raise Unavailable("memory range book", "down")
 
 
 class NullStatusBoard:

@@ -68,7 +68,14 @@ class MemorySink:
         for partition, end, stored in progress_rows(batch.spans, fresh):
             self._progress[partition] = max(end, self._progress.get(partition, 0))
             self.stored[partition] = stored + self.stored.get(partition, 0)
-        return Receipt(sink="memory", stored=len(fresh), conflicts=conflicts, refused=refused, **counts)
+        return Receipt(
+            sink="memory",
+            stored=len(fresh),
+            replays=counts["replays"],
+            duplicates=counts["duplicates"],
+            conflicts=conflicts,
+            refused=refused,
+        )
 
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> int:
         """See the contract."""

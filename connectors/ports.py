@@ -98,12 +98,37 @@ class Batch(msgspec.Struct, frozen=True):
     spans: Sequence[Span]
 
 
+class FailoverRange(msgspec.Struct, frozen=True, kw_only=True):
+    """Offsets [start, end) of one partition of `chronicle.events` that a local store took and Postgres may lack.
+
+    `store` is the id of the file, `scope` names machine and path, `number` and `at` (microseconds) are of the file's
+    own row, which grows while the failover lasts. `orphan`: its machine did not bring it back, whoever reads the
+    partition shall. `gone_at` (microseconds): the log no longer has these offsets; kept for people to see.
+    """
+
+    store: str
+    scope: str
+    number: int
+    partition: int
+    start: int
+    end: int
+    at: int
+    orphan: bool = False
+    gone_at: int = 0
+
+    @property
+    def key(self) -> str:
+        """What it is kept under; another start of the same failover is another range."""
+        return f"range/{self.store}/{self.partition}/{self.number}@{self.at}"
+
+
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """What a sink did with a batch. All counts are of this call.
 
     `stored` were new; `replays` were there already from the same ingest position (not counted anywhere); `duplicates`
     were there from another position; `conflicts` likewise but with another fingerprint, and `refused` are rows the
     database can never take: both are for the dead letters, and the caller must put them there before it acks.
+    `ranges` are those of the local store that the batch is in, as they are now.
     """
 
     sink: Literal["postgres", "sqlite", "memory"]
@@ -112,6 +137,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     duplicates: int = 0
     conflicts: Sequence[LoggedEvent] = ()
     refused: Sequence[tuple[LoggedEvent, str]] = ()
+    ranges: Sequence[FailoverRange] = ()
 
 
 class Sink(Protocol):
@@ -171,6 +197,48 @@ class Backlog(Protocol):
         ...
 
     async def mark_dead_letters_synced(self, letters: Sequence[DeadLetter]) -> None: ...
+
+    async def ranges(self) -> Sequence[Span]:
+        """What of `chronicle.events` was taken and is not synced yet."""
+        ...
+
+
+class StoredRange(msgspec.Struct, frozen=True):
+    """A range in the file itself; `synced`: everything in it is verified in Postgres, and it grows no more."""
+
+    range: FailoverRange
+    synced: bool
+
+
+class Holdings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the local store says of itself: the id of the file that is there now, and all its ranges."""
+
+    store: str
+    scope: str
+    ranges: Sequence[StoredRange]
+
+
+class RangeStore(Protocol):
+    """The local store as the keeper of ranges."""
+
+    async def holdings(self) -> Holdings:
+        """Read in one transaction; a range is in here before it is in any `RangeBook`. Raises `Unavailable`."""
+        ...
+
+
+class RangeBook(Protocol):
+    """The ranges of all local stores, kept outside of them, so that a lost file can be read again from the log.
+
+    `record` writes or overwrites by key and returns when it is durable; `release` removes, and removing what is not
+    there does nothing. `read` gives everything recorded and not released, at least as of the moment of the call, by
+    whichever process. All three raise `Unavailable`.
+    """
+
+    async def record(self, ranges: Sequence[FailoverRange]) -> None: ...
+
+    async def release(self, ranges: Sequence[FailoverRange]) -> None: ...
+
+    async def read(self) -> Sequence[FailoverRange]: ...
 
 
 class SyncRun(msgspec.Struct, frozen=True, kw_only=True):

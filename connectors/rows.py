@@ -1,7 +1,8 @@
 """Events and dead letters as rows: the column lists and the mapping both databases share. Pure.
 
-`payload` and `metadata` go into JSON columns. Where such a column cannot give back what was sent (U+0000 and lone
-surrogates are replaced, of a repeated key only the last value stays), the text as sent is kept in `payload_raw`.
+`payload` and `metadata` go into JSON columns. Where such a column cannot give back the value that was sent (U+0000
+and lone surrogates are replaced, -0.0 becomes 0.0, of a repeated key only the last value stays), the payload's text as
+sent is kept in `payload_raw`. Elsewhere blanks, the order of keys and the spelling of numbers are the column's own.
 """
 
 from __future__ import annotations

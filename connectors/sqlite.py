@@ -18,12 +18,13 @@ import msgspec
 
 from connectors import sqlitesql as sql
 from connectors.pgerrors import SinkDown
-from connectors.ports import Batch, OutboxRow, Receipt, Span
+from connectors.ports import Batch, FailoverRange, Holdings, OutboxRow, Receipt, Span, StoredRange
 from connectors.rollup import Delta, fold, merge, session_row
 from connectors.rows import Known, event_row, judge, letter_of, letter_row, progress_rows, split_repeats
-from connectors.sqlite_store import Quarantine, SqliteStore
+from connectors.sqlite_store import Corrupt, Quarantine, SqliteStore, store_id
 from schemas.clock import Clock, SystemClock
 from schemas.codec import AvroCodec
+from schemas.errors import Poison
 from schemas.event import DeadLetter, HookEvent, LoggedEvent, Position
 
 log = logging.getLogger(__name__)
@@ -35,10 +36,11 @@ DATA_ERRORS: Final = (sqlite3.DataError, sqlite3.IntegrityError, UnicodeError, O
 
 
 class SqliteSink:
-    """A `Sink` and a `Backlog` over one file, which it makes and migrates itself.
+    """A `Sink`, a `Backlog` and a `RangeStore` over one file, which it makes and migrates itself.
 
     The file never grows beyond `max_bytes`; `keep_events` of what is synced stay readable, the outbox keeps synced
-    rows for `grace_s`. All work happens in one thread. `decode` reads the framed record back into an event.
+    rows for `grace_s`. All work happens in one thread. `decode` reads the framed record back into an event. `scope`
+    names machine and path for the ranges: by it the workers of a machine know a file of theirs that is gone.
     """
 
     name = "sqlite"
@@ -48,6 +50,7 @@ class SqliteSink:
         path: Path,
         *,
         worker: str = "worker",
+        scope: str = "",
         clock: Clock | None = None,
         decode: Callable[[bytes], HookEvent] | None = None,
         max_bytes: int = 2 << 30,
@@ -59,6 +62,7 @@ class SqliteSink:
         self._clock = clock or SystemClock()
         self._store = SqliteStore(path, clock=self._clock, max_bytes=max_bytes, busy_s=busy_s, timeout_s=timeout_s)
         self._worker = worker
+        self._scope = scope or str(path)
         self._decode = decode or AvroCodec().decode
         self._keep_events = keep_events
         self._grace_s = grace_s
@@ -77,11 +81,10 @@ class SqliteSink:
 
     async def write(self, batch: Batch) -> Receipt:
         """See the contract."""
-        now = self._now()
         try:
-            return await self._store.run(lambda connection: _write(connection, batch, now, careful=False))
+            return await self._store.run(lambda connection: self._write(connection, batch, careful=False))
         except DATA_ERRORS:
-            return await self._store.run(lambda connection: _write(connection, batch, now, careful=True))
+            return await self._store.run(lambda connection: self._write(connection, batch, careful=True))
 
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> int:
         """See the contract."""
@@ -108,11 +111,14 @@ class SqliteSink:
         return int(await self._store.run(lambda connection: connection.execute(sql.PENDING).fetchone()[0]))
 
     async def peek(self, limit: int) -> Sequence[OutboxRow]:
-        """See the contract. Raises `Poison` for a record this version cannot read."""
+        """See the contract. Raises `Poison` ("unknown_schema") for a record of a newer version.
+
+        SQLite has no checksums: a record that is not what was put in makes the file corrupt, and it is set aside.
+        """
 
         def work(connection: sqlite3.Connection) -> list[OutboxRow]:
             rows = connection.execute(sql.PEEK, (limit,))
-            return [self._outbox_row(seq, (part, at), (ipart, iat), value) for seq, part, at, ipart, iat, value in rows]
+            return [self._outbox_row(*row) for row in rows]
 
         return await self._store.run(work)
 
@@ -143,8 +149,37 @@ class SqliteSink:
         rows = await self._store.run(lambda connection: connection.execute(sql.OPEN_RANGES).fetchall())
         return [Span(*row) for row in rows]
 
-    def _outbox_row(self, seq: int, here: tuple[int, int], ingest: tuple[int, int], value: bytes) -> OutboxRow:
-        logged = LoggedEvent(event=self._decode(value), ingest=Position(*ingest), events=Position(*here), value=value)
+    # --- RangeStore --------------------------------------------------------------------------------------------------
+
+    async def holdings(self) -> Holdings:
+        """See the contract. Closes ranges that have nothing for sync-back."""
+
+        def work(connection: sqlite3.Connection) -> Holdings:
+            connection.execute(sql.CLOSE_EMPTY_RANGES)
+            rows = connection.execute(sql.ALL_RANGES).fetchall()
+            store = store_id(connection)
+            ranges = [StoredRange(_range(row, store, self._scope), bool(synced)) for *row, synced in rows]
+            return Holdings(store=store, scope=self._scope, ranges=ranges)
+
+        return await self._store.run(work)
+
+    def _write(self, connection: sqlite3.Connection, batch: Batch, *, careful: bool) -> Receipt:
+        receipt = _write(connection, batch, now := self._now(), careful=careful)
+        rows, store = _add_ranges(connection, batch.spans, now), store_id(connection)
+        return msgspec.structs.replace(receipt, ranges=[_range(row, store, self._scope) for row in rows])
+
+    def _outbox_row(
+        self, seq: int, part: int, at: int, ipart: int, iat: int, value: bytes, event_id: str, print_: bytes
+    ) -> OutboxRow:
+        try:
+            event = self._decode(value)
+        except Exception as error:
+            if isinstance(error, Poison) and error.cause == "unknown_schema":
+                raise
+            raise Corrupt(f"outbox row {seq} does not decode: {error}") from error
+        if (str(event.event_id), event.fingerprint) != (event_id, print_):
+            raise Corrupt(f"outbox row {seq} is another event")
+        logged = LoggedEvent(event=event, ingest=Position(ipart, iat), events=Position(part, at), value=value)
         return OutboxRow(seq, logged)
 
     def _now(self) -> int:
@@ -168,8 +203,14 @@ def _write(connection: sqlite3.Connection, batch: Batch, now: int, *, careful: b
     counts, conflicts = _judge(connection, late, there)
     _roll_up(connection, fresh, now)
     connection.executemany(sql.PROGRESS, [(*row, now) for row in progress_rows(batch.spans, fresh)])
-    _add_ranges(connection, batch.spans, now)
-    return Receipt(sink="sqlite", stored=len(fresh), conflicts=conflicts, refused=refused, **counts)
+    return Receipt(
+        sink="sqlite",
+        stored=len(fresh),
+        replays=counts["replays"],
+        duplicates=counts["duplicates"],
+        conflicts=conflicts,
+        refused=refused,
+    )
 
 
 def _known(connection: sqlite3.Connection, ids: Mapping[UUID, LoggedEvent]) -> dict[UUID, Known]:
@@ -247,14 +288,23 @@ def _delta(row: Sequence[Any]) -> Delta:
     return Delta(last=last, **values)
 
 
-def _add_ranges(connection: sqlite3.Connection, spans: Sequence[Span], now: int) -> None:
-    if not spans:
-        return
-    last_seq = connection.execute(sql.LAST_SEQ).fetchone()[0]
+def _add_ranges(connection: sqlite3.Connection, spans: Sequence[Span], now: int) -> list[Sequence[Any]]:
+    """The rows that cover the spans now."""
+    rows: dict[int, Sequence[Any]] = {}
+    last_seq = connection.execute(sql.LAST_SEQ).fetchone()[0] if spans else 0
     for span in spans:
         grown = connection.execute(sql.EXTEND_RANGE, (span.end, last_seq, span.partition, span.start, span.start))
-        if not grown.rowcount:
-            connection.execute(sql.ADD_RANGE, (span.partition, span.start, span.end, now, last_seq))
+        found = grown.fetchall()
+        if not found:
+            new = (span.partition, span.start, span.end, now, last_seq)
+            found = connection.execute(sql.ADD_RANGE, new).fetchall()
+        rows |= {row[0]: row for row in found}
+    return list(rows.values())
+
+
+def _range(row: Sequence[Any], store: str, scope: str) -> FailoverRange:
+    number, part, start, end, at = row
+    return FailoverRange(store=store, scope=scope, number=number, partition=part, start=start, end=end, at=at)
 
 
 def _write_letters(connection: sqlite3.Connection, letters: Sequence[DeadLetter], now: int) -> int:

@@ -34,12 +34,23 @@ CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 PRIMARY_CODE: Final = 0xFF  # extended result codes carry the primary one in the low byte
 PAGE: Final = 4096
+#: The id of a file is kept in its header (`user_version`, 31 bits): a damaged header is another file, as it should be.
+MAX_ID: Final = 2**31 - 1
+
+
+def store_id(connection: sqlite3.Connection) -> str:
+    """Which file this is: random, given once. A file that was deleted and made again has another one."""
+    return f"{connection.execute('PRAGMA user_version').fetchone()[0]:08x}"
+
+
+class Corrupt(Exception):
+    """The file is not what was written. Raised out of a function given to `run` it sets the file aside, too."""
 
 
 class Quarantine(msgspec.Struct, frozen=True):
-    """A store file that was set aside. `spans` is what it held for Postgres: read it again from the log.
+    """A store file that was set aside. `spans` is what it held for Postgres, None when not even that could be read.
 
-    None when not even that could be read: then every range since the last completed sync-back counts.
+    For people: what is read again from the log is what the `RangeBook` has under the id of the file.
     """
 
     path: Path
@@ -84,11 +95,11 @@ class SqliteStore:
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
             return self._guarded(work)
-        except _Corrupt as corrupt:
+        except Corrupt as corrupt:
             self._quarantine(corrupt)
         try:
             return self._guarded(work)  # the fresh file takes it
-        except _Corrupt as error:
+        except Corrupt as error:
             raise SinkDown("sqlite", f"a fresh file is corrupt too: {error}") from error
 
     def _guarded(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -120,7 +131,7 @@ class SqliteStore:
         self._drop()
         existed = self.path.exists()
         if not existed and self._inode:
-            log.error("the SQLite store %s is gone; what it held for Postgres must come from the log", self.path)
+            log.error("the SQLite store %s is gone; what it held for Postgres is read again from the log", self.path)
         if existed and not self._checked:
             self._quick_check()
         self._migrate()
@@ -131,14 +142,24 @@ class SqliteStore:
         connection.execute("PRAGMA journal_size_limit = 67108864")
         connection.execute("PRAGMA cache_size = -16000")
         connection.execute(f"PRAGMA max_page_count = {self._max_pages}")
+        self._name(connection)
         self._connection, self._inode, self._checked = connection, self.path.stat().st_ino, True
         return connection
+
+    def _name(self, connection: sqlite3.Connection) -> None:
+        """Give a file without an id one: the ranges in the control topic say by it which file took them."""
+        if connection.execute("PRAGMA user_version").fetchone()[0]:
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        if not connection.execute("PRAGMA user_version").fetchone()[0]:  # another process may have been quicker
+            connection.execute(f"PRAGMA user_version = {self._clock.new_id().int % MAX_ID or 1}")
+        connection.execute("COMMIT")
 
     def _quick_check(self) -> None:
         with contextlib.closing(sqlite3.connect(self.path, timeout=self._busy_s)) as connection:
             verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
-            raise _Corrupt(verdict)
+            raise Corrupt(verdict)
 
     def _migrate(self) -> None:
         try:
@@ -173,7 +194,7 @@ class SqliteStore:
         finally:
             os.close(handle)
 
-    def _quarantine(self, corrupt: _Corrupt) -> None:
+    def _quarantine(self, corrupt: Corrupt) -> None:
         """Set the file aside with its journal, unless another process has just done so."""
         inode = self._inode
         self._drop()
@@ -188,7 +209,9 @@ class SqliteStore:
                     os.replace(f"{self.path}{suffix}", f"{aside}{suffix}")
         self.quarantines.append(Quarantine(aside, str(corrupt), spans))
         lost = "unknown" if spans is None else [msgspec.structs.astuple(span) for span in spans]
-        log.error("SQLite store corrupt (%s): set aside as %s; to read again from the log: %s", corrupt, aside, lost)
+        log.error(
+            "SQLite store corrupt (%s): set aside as %s; it held %s of the log for Postgres", corrupt, aside, lost
+        )
 
     def _rollback(self) -> None:
         try:
@@ -204,15 +227,11 @@ class SqliteStore:
             self._connection = None
 
 
-class _Corrupt(Exception):
-    """The file is not what SQLite wrote."""
-
-
 def _judged(error: sqlite3.Error | OSError, committing: bool) -> Exception:
-    """What an error means: `_Corrupt`, or `SinkDown`; a failed COMMIT that reached the disk may hold all the same."""
+    """What an error means: `Corrupt`, or `SinkDown`; a failed COMMIT that reached the disk may hold all the same."""
     code = getattr(error, "sqlite_errorcode", 0) & PRIMARY_CODE
     if code in CORRUPT:
-        return _Corrupt(str(error))
+        return Corrupt(str(error))
     kind: Kind = "transient" if code in BUSY else "unavailable"
     unknown = committing and code == sqlite3.SQLITE_IOERR
     return SinkDown("sqlite", str(error), kind=kind, unknown=unknown)

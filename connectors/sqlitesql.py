@@ -47,15 +47,27 @@ LAST_SEQ: Final = "SELECT coalesce(max(seq), 0) FROM outbox"
 EXTEND_RANGE: Final = """
 UPDATE failover_range SET "end" = max("end", ?), last_seq = ? WHERE id = (
     SELECT id FROM failover_range WHERE "partition" = ? AND state = 'pending' AND start <= ? AND "end" >= ? LIMIT 1)
+RETURNING id, "partition", start, "end", at
 """
-ADD_RANGE: Final = 'INSERT INTO failover_range ("partition", start, "end", at, last_seq) VALUES (?, ?, ?, ?, ?)'
+ADD_RANGE: Final = """
+INSERT INTO failover_range ("partition", start, "end", at, last_seq) VALUES (?, ?, ?, ?, ?)
+RETURNING id, "partition", start, "end", at
+"""
+ALL_RANGES: Final = """
+SELECT id, "partition", start, "end", at, state = 'synced' FROM failover_range ORDER BY "partition", start
+"""
+#: A range without events (replays, dead letters only) has nothing that sync-back could mark.
+CLOSE_EMPTY_RANGES: Final = """
+UPDATE failover_range SET state = 'synced' WHERE state = 'pending' AND NOT EXISTS (
+    SELECT 1 FROM outbox WHERE outbox.state = 'pending' AND outbox.seq <= failover_range.last_seq)
+"""
 OPEN_RANGES: Final = """
 SELECT "partition", start, "end" FROM failover_range WHERE state = 'pending' ORDER BY "partition", start
 """
 
 PENDING: Final = "SELECT count(*) FROM outbox WHERE state = 'pending'"
 PEEK: Final = """
-SELECT seq, "partition", "offset", ingest_partition, ingest_offset, value FROM outbox
+SELECT seq, "partition", "offset", ingest_partition, ingest_offset, value, event_id, fingerprint FROM outbox
 WHERE state = 'pending' ORDER BY seq LIMIT ?
 """
 MARK_SYNCED: Final = "UPDATE outbox SET state = 'synced', synced_at = ? WHERE state = 'pending' AND seq <= ?"

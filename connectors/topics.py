@@ -17,6 +17,8 @@ from schemas.topics import TopicSpec
 #: An event is 900 KiB at most; a batch of one, its headers and a compressed neighbour fit.
 MAX_MESSAGE_BYTES: Final = 2 * 1024 * 1024
 TIMEOUT: Final = 10.0
+#: Seconds after which all brokers know of a topic that one of them has made: until then its absence means nothing.
+SETTLED: Final = 2.0
 
 #: Errors of a cluster that is just starting or changing its controller. Too few replicas is one of them: until a broker
 #: has come out of its fence, the cluster has none to put a topic on.
@@ -68,15 +70,11 @@ async def ensure(brokers: str, specs: Sequence[TopicSpec], replication: int = 1)
 async def verify(brokers: str, specs: Sequence[TopicSpec]) -> None:
     """Raises `Misconfigured`, with the remedy in one sentence, unless every topic is as its spec says.
 
-    Checked: the broker answers, the topic is there, its partitions (the events topic must have those of the ingest
-    topic, because dedupe writes to the same number), its cleanup policy, the largest message it takes.
+    Checked: the topic is there, its partitions (the events topic must have those of the ingest topic, because dedupe
+    writes to the same number), its cleanup policy, the largest message it takes. Raises `Unavailable` when the broker
+    does not answer: nothing is known of the topics then, so it is nobody's mistake.
     """
-    try:
-        found, configs = await asyncio.to_thread(_look, AdminClient(_settings(brokers)), specs)
-    except Unavailable as error:
-        raise Misconfigured(
-            f"No Kafka broker answers at {brokers}.", "Start it, or set the right address with --broker."
-        ) from error
+    found, configs = await asyncio.to_thread(_look, AdminClient(_settings(brokers)), specs)
     for spec in specs:
         _judge(spec, partitions_of(spec, specs), found.get(spec.name), configs.get(spec.name, {}))
 
@@ -170,7 +168,9 @@ def _answers(admin: AdminClient, topic: Any) -> bool:
 
 def _look(admin: AdminClient, specs: Sequence[TopicSpec]) -> tuple[dict[str, int], dict[str, dict[str, str]]]:
     """(partitions by topic, settings by topic)."""
-    found = _partitions(admin)
+    deadline = time.monotonic() + SETTLED
+    while not {spec.name for spec in specs} <= (found := _partitions(admin)).keys() and time.monotonic() < deadline:
+        time.sleep(0.1)
     resources = [
         _untyped.ConfigResource(_untyped.ResourceType.TOPIC, spec.name) for spec in specs if spec.name in found
     ]

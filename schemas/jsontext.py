@@ -35,6 +35,7 @@ _UNFIT: Final = re.compile("[\0\ud800-\udfff]")
 _MAYBE_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _MAYBE_TINY: Final = re.compile(rb"[0-9][eE]-[0-9]{3}")
 _MAYBE_LONG: Final = re.compile(rb"[0-9]{4000}")
+_MINUS_ZERO: Final = re.compile(r"-0(?:\.0+)?(?:[eE].*)?")
 _decode: Final = msgspec.json.Decoder().decode
 _canonical: Final = msgspec.json.Encoder(order="sorted").encode
 
@@ -61,13 +62,14 @@ def check(raw: bytes, *, pointer: str = "", max_depth: int = MAX_DEPTH) -> Check
     except (ValueError, RecursionError) as error:  # msgspec's errors and UnicodeDecodeError are ValueErrors
         return _check_slowly(raw, error, pointer, max_depth)
     flags = 0
+    zero = b"0.0" in canonical
     if raw.count(b"{") + raw.count(b"[") > max_depth:
         refuse_depth(value, pointer, max_depth)
-    if b"\\u0000" in raw and unfit_for_jsonb(text):
+    if (b"\\u0000" in raw and unfit_for_jsonb(text)) or (zero and b"-0.0" in canonical and has_minus_zero(text)):
         flags = Flag.SANITIZED.value
     if raw.count(b":") != canonical.count(b":") and has_duplicate_keys(text):
         flags |= Flag.DUPLICATE_KEYS.value
-    if _may_hold_an_odd_number(raw, canonical):
+    if _may_hold_an_odd_number(raw, canonical, zero):
         _read_exactly(text, pointer)
     return Checked(text, value, canonical, flags)
 
@@ -75,7 +77,8 @@ def check(raw: bytes, *, pointer: str = "", max_depth: int = MAX_DEPTH) -> Check
 def jsonb_text(payload: str) -> str:
     """The same JSON for a JSON column: U+0000 becomes U+2400, a lone surrogate U+FFFD.
 
-    Needed (and only then slow) when the event carries `Flag.SANITIZED`. Takes and gives JSON text; keys included.
+    Needed (and only then slow) when the event carries `Flag.SANITIZED`. A number -0.0 is left to the column. Takes and
+    gives JSON text; keys included.
     """
     return _ESCAPE.sub(_fit_for_jsonb, payload)
 
@@ -88,6 +91,21 @@ def plain_text(value: str) -> str:
 def unfit_for_jsonb(text: str) -> bool:
     """Whether the JSON text holds an escape that Postgres' jsonb refuses (U+0000 or a lone surrogate)."""
     return any(match.lastgroup in ("lone", "nul") for match in _ESCAPE.finditer(text))
+
+
+def has_minus_zero(text: str) -> bool:
+    """Whether the JSON text holds a -0.0 (exact, slow): the only number whose value Postgres' jsonb changes, to 0.0.
+
+    `-0` is a whole number, which has no other zero.
+    """
+    found = False
+
+    def look(digits: str) -> None:
+        nonlocal found
+        found = found or _MINUS_ZERO.fullmatch(digits) is not None
+
+    json.loads(text, parse_int=_skip, parse_float=look)
+    return found
 
 
 def has_duplicate_keys(text: str) -> bool:
@@ -144,7 +162,7 @@ def _check_slowly(raw: bytes, error: Exception, pointer: str, max_depth: int) ->
     value = _read_exactly(text, pointer)
     refuse_depth(value, pointer, max_depth)
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-    flags = Flag.SANITIZED.value if unfit_for_jsonb(text) else 0
+    flags = Flag.SANITIZED.value if unfit_for_jsonb(text) or has_minus_zero(text) else 0
     if has_duplicate_keys(text):
         flags |= Flag.DUPLICATE_KEYS.value
     return Checked(text, value, canonical, flags)
@@ -174,11 +192,11 @@ def _read_exactly(text: str, pointer: str) -> Any:
     return value
 
 
-def _may_hold_an_odd_number(raw: bytes, canonical: bytes) -> bool:
+def _may_hold_an_odd_number(raw: bytes, canonical: bytes, zero: bool) -> bool:
     """Cheap suspicion of numbers with thousands of digits or an exponent below -16,000."""
     if len(raw) - len(canonical) > MAX_DIGITS // 2 and _MAYBE_LONG.search(raw):
         return True
-    return b"0.0" in canonical and _MAYBE_TINY.search(raw) is not None
+    return zero and _MAYBE_TINY.search(raw) is not None
 
 
 def _walk(value: Any, pointer: str) -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""Claude Code's own hook bodies: names, columns and ids. The facts are in the design's list of its 33 events."""
+"""Claude Code's own hook bodies: names, columns and ids. Its events are told in `docs/events.md`."""
 
 from __future__ import annotations
 

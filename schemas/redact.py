@@ -29,8 +29,9 @@ from schemas.secrets import (
 
 #: (start, end, label): bytes to replace by the label's mark. A label that ends in `"` stands for a mark in quotes.
 Span = tuple[int, int, str]
-#: (text, start, end of a needle) -> what to blank, and up to where the text needs no second look.
-_Judge = Callable[[bytes, int, int], tuple[list[Span], int]]
+#: (text, start, end of a needle, end of what was blanked before it) -> what to blank, and up to where the text needs no
+#: second look. No word and no name runs out of what was blanked into what follows it.
+_Judge = Callable[[bytes, int, int, int], tuple[list[Span], int]]
 
 #: ASCII written as escapes (`\u0073k-…`, `https:\/\/`): legal JSON that would hide a literal from the automaton.
 _HIDING: Final = (*(b"\\u00%d" % digit for digit in range(2, 8)), b"\\/")
@@ -98,13 +99,14 @@ class Redactor:
 
     def _spans(self, text: bytes, hits: list[tuple[int, int, int]]) -> list[Span]:
         spans: list[Span] = []
-        seen = 0
+        seen = blanked = 0
         for index, start, end in hits:
             judge = self._judges[index]
             if judge is None or start < seen:  # what one judge has seen no other looks at: time stays linear
                 continue
-            found, seen = judge(text, start, end)
+            found, seen = judge(text, start, end, blanked)
             spans.extend(self._named(text, span) for span in found)
+            blanked = spans[-1][1] if spans else 0
         return spans
 
     def _named(self, text: bytes, span: Span) -> Span:
@@ -113,7 +115,7 @@ class Redactor:
         for index, at, to in self._find(text[start:end])[:1] if label in NAME_LABELS else ():
             judge = self._judges[index]
             if judge is not None and judge is not _judge_name and at == 0:
-                exact, _ = judge(text, start, start + to)
+                exact, _ = judge(text, start, start + to, 0)
                 return next((found for found in exact if found[:2] == (start, end)), span)
         return span
 
@@ -162,8 +164,8 @@ def _unhide(text: bytes) -> tuple[bytes, list[int]]:
 def _token_judge(rule: TokenRule) -> _Judge:
     match, group, label, word = rule.pattern.match, "secret" in rule.pattern.groupindex, rule.label, rule.word
 
-    def judge(text: bytes, start: int, end: int) -> tuple[list[Span], int]:
-        if word and not _begins_word(text, start):
+    def judge(text: bytes, start: int, end: int, blanked: int) -> tuple[list[Span], int]:
+        if word and start != blanked and not _begins_word(text, start):
             return [], end
         found = match(text, start)
         if found is None:
@@ -192,9 +194,9 @@ def _escape_ends(text: bytes, at: int) -> bool:
 # --- names -----------------------------------------------------------------------------------------------------------
 
 
-def _judge_name(text: bytes, start: int, end: int) -> tuple[list[Span], int]:
+def _judge_name(text: bytes, start: int, end: int, blanked: int) -> tuple[list[Span], int]:
     """Judge the name around a needle: is it a secret's, and what is its value?"""
-    first, last = _name_bounds(text, start, end)
+    first, last = _name_bounds(text, start, end, blanked)
     label = label_of(text[first:last])
     if label is None:
         return [], last
@@ -205,11 +207,11 @@ def _judge_name(text: bytes, start: int, end: int) -> tuple[list[Span], int]:
     return spans, max([last, *(span[1] for span in spans)])
 
 
-def _name_bounds(text: bytes, start: int, end: int) -> tuple[int, int]:
+def _name_bounds(text: bytes, start: int, end: int, floor: int) -> tuple[int, int]:
     first, last = start, end
-    while first and start - first < _MAX_NAME and text[first - 1] in _NAME:
+    while first > floor and start - first < _MAX_NAME and text[first - 1] in _NAME:
         first -= 1
-    if first < start and first and text[first - 1] == 0x5C:  # the letter (or code) of an escape
+    if floor < first < start and text[first - 1] == 0x5C:  # the letter (or code) of an escape
         first += 5 if text[first] == 0x75 and start - first >= 5 else 1
     while last > first and text[last - 1] not in _NAME:  # a needle may end in a quote or equals sign
         last -= 1
@@ -283,9 +285,15 @@ def _value_of_word(text: bytes, first: int, last: int, label: str) -> Iterator[S
 
 
 def _quoted(text: bytes, at: int) -> tuple[int, int] | None:
-    """A quoted literal of at least four characters without a blank: prose in quotes is no secret."""
-    string = _string_at(text, at)
+    """A quoted literal of at least four characters without a blank: prose in quotes is no secret.
+
+    A word outside quotes stands inside a JSON string. So a bare `"` after it ends that string and opens nothing, and
+    so does, deeper down, a quote with punctuation behind it.
+    """
+    string = None if text.startswith(b'"', at) else _string_at(text, at)
     if string is None or string[1] - string[0] < 4 or b" " in text[string[0] : string[1]]:
+        return None
+    if text[string[0]] in b",:]}":
         return None
     return string[0], string[1]
 

@@ -1,9 +1,9 @@
 """The Faust table `seen`: Faust assigns its partitions with those of the ingest topic, restores it and closes it; the
 store is ours (`seen_store`).
 
-Faust's own way of writing a table does not wait for the changelog (2-delivery.md, L9 to L13). So nobody writes here by
-key: the agent sends the changelog record itself, waits for the broker, and then calls `SeenTable.apply`, which is also
-what restoring calls.
+Faust's own way of writing a table does not wait for the changelog (decision 0003 tells what that loses). So nobody
+writes here by key: the agent sends the changelog record itself, waits for the broker, and then calls
+`SeenTable.apply`, which is also what restoring calls.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class SeenStore(Store[bytes, bytes]):
     async def on_rebalance(
         self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0
     ) -> None:
-        """Close what is no longer ours, open what is, and compare it with the changelog (S7)."""
+        """Close what is no longer ours, open what is, and compare it with the changelog."""
         topic = self.table.changelog_topic.get_topic_name()
         ours = {tp for tp in assigned if tp.topic == topic}
         for partition in set(self.partitions) - {tp.partition for tp in ours}:
@@ -77,7 +77,7 @@ class SeenStore(Store[bytes, bytes]):
         await self._check_ends(ours)
 
     def apply_changelog_batch(self, batch: Iterable[Any], to_key: Any, to_value: Any) -> None:
-        """Restore. Must not raise: Faust's recovery would log it and go on for ever with a growing buffer (L13)."""
+        """Restore. Must not raise: Faust's recovery would log it and go on for ever with a growing buffer."""
         records: dict[int, list[tuple[int, bytes, bytes | None]]] = {}
         for event in batch:
             message = event.message

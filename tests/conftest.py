@@ -2,6 +2,7 @@
 
 CHRONICLE_TEST_BROKER (host:port) and CHRONICLE_TEST_POSTGRES (an administrator's DSN) name running ones to use instead;
 CHRONICLE_TEST_CONTAINERS=1 starts them in containers (needs a Docker engine).
+HYPOTHESIS_PROFILE=thorough looks at twenty times as many examples: for a night, or after a change of a rule.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
+import hypothesis
 import pytest
 
 import containers
@@ -31,6 +33,11 @@ from app.stack.ports import free_port
 from app.stack.postgres import Postgres
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Costly tests take a part of max_examples. No deadline: what a busy machine makes slow is not wrong.
+hypothesis.settings.register_profile("quick", max_examples=100, deadline=None)
+hypothesis.settings.register_profile("thorough", max_examples=2000, deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
 @pytest.fixture(scope="session")

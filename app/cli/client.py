@@ -4,25 +4,76 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlencode
-from urllib.request import Request, urlopen
+from urllib.parse import urlencode, urlsplit
+from urllib.request import ProxyHandler, Request, build_opener
 
 import rich_click as click
 
-DEFAULT_URL = "http://127.0.0.1:8000"
+from app.settings import ServerSettings, Settings, is_loopback
+from schemas.errors import Misconfigured
+
 TIMEOUT_S = 15.0
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Api:
-    """Calls to one server. Raises `click.ClickException` with the server's own words, or says that it is away."""
+class Where(NamedTuple):
+    """The address of a server, and who said so ("" when it was the user, just now)."""
 
-    def __init__(self, url: str) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise click.ClickException(f"{url} is no address of a server; it starts with http:// or https://.")
+    url: str
+    said_by: str = ""
+
+
+def where(given: str | None) -> Where:
+    """`given` (--url, CHRONICLE_URL), else `server.url`, else the `chronicle up` of this state directory, else 8000.
+
+    Raises `click.ClickException` when the settings are needed and wrong.
+    """
+    if given:
+        return Where(given)
+    try:
+        settings = Settings.load()
+    except Misconfigured as error:
+        raise click.ClickException(f"{error} Or give --url.") from error
+    return of_settings(settings)
+
+
+def of_settings(settings: Settings) -> Where:
+    """As `where`, without what was given."""
+    usual: str = ServerSettings.model_fields["url"].default
+    if settings.server.url != usual:
+        return Where(settings.server.url, "the setting server.url")
+    ready_file = settings.state_dir.expanduser() / "ready.json"
+    running = _url_in(ready_file)
+    return Where(running, str(ready_file)) if running else Where(usual)
+
+
+def _url_in(ready_file: Path) -> str | None:
+    """None unless there is a ready file that we may read; one that says nonsense counts as none."""
+    try:
+        ready = json.loads(ready_file.read_bytes())
+    except (OSError, ValueError):
+        return None
+    url = ready.get("url") if isinstance(ready, dict) else None
+    return url if isinstance(url, str) else None
+
+
+class Api:
+    """Calls to one server, as `where` finds it.
+
+    Raises `click.ClickException` with the server's own words, or says that it is away.
+    """
+
+    def __init__(self, given: str | None) -> None:
+        url, self._said_by = where(given)
+        host = urlsplit(url).hostname
+        if not url.startswith(("http://", "https://")) or not host:
+            raise click.ClickException(f"{url} is no address of a server; it looks like http://127.0.0.1:8000.")
         self._url = url.rstrip("/")
+        # a proxy in the environment is for other machines
+        self._opener = build_opener(*([ProxyHandler({})] if is_loopback(host) else []))
 
     def get(self, path: str, **query: str | int | None) -> Any:
         """The JSON of a GET; parameters that are None are left out."""
@@ -36,14 +87,15 @@ class Api:
 
     def _call(self, request: Request) -> Any:
         try:
-            with urlopen(request, timeout=TIMEOUT_S) as answer:
+            with self._opener.open(request, timeout=TIMEOUT_S) as answer:
                 return json.load(answer)
         except HTTPError as error:
             raise click.ClickException(_words(error)) from error
         except (URLError, OSError) as error:
             reason = getattr(error, "reason", error)
+            said = f", the address from {self._said_by}" if self._said_by else ""
             raise click.ClickException(
-                f"No Chronicle answers at {self._url} ({reason}). Start it with `chronicle up`, or give --url."
+                f"No Chronicle answers at {self._url}{said} ({reason}). Start it with `chronicle up`, or give --url."
             ) from error
         except ValueError as error:
             raise click.ClickException(f"What answers at {self._url} is no Chronicle.") from error
@@ -58,9 +110,12 @@ def _words(error: HTTPError) -> str:
 
 
 def url_option(command: F) -> F:
-    """--url, also from $CHRONICLE_URL."""
+    """--url, also from $CHRONICLE_URL; what is left out `where` knows."""
     return click.option(
-        "--url", default=DEFAULT_URL, envvar="CHRONICLE_URL", show_default=True, show_envvar=True, help="The server."
+        "--url",
+        envvar="CHRONICLE_URL",
+        show_envvar=True,
+        help="The server (default: `server.url`, else the running `chronicle up`, else port 8000).",
     )(command)
 
 

@@ -26,6 +26,7 @@ def ensure(file: Path | None) -> None:
         settings = Settings.load(file=file)
         specs = settings.topics.all()
         asyncio.run(broker.ensure(settings.kafka.brokers, specs, settings.kafka.replication))
+        asyncio.run(broker.verify(settings.kafka.brokers, specs))
     except (Misconfigured, Unavailable) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"topics on {settings.kafka.brokers}: {', '.join(spec.name for spec in specs)}")

@@ -35,6 +35,7 @@ _PLACE = (
 )
 #: Seconds for the one record of a replay; nothing waits behind it.
 SEND_S = 5.0
+_NO_INGEST = "This worker takes no events in, so this letter cannot go back here; ask a worker with the role ingest."
 _position = struct.Struct(">iq")
 
 
@@ -93,10 +94,20 @@ def _bytes(text: str | None) -> bytes | None:
 
 
 class DeadLetterViews:
-    """The handlers. Replaying needs Postgres (to mark the letter) and, for the public topic, the broker."""
+    """The handlers. Replaying needs Postgres (to mark the letter) and, for the public topic, the broker.
+
+    `intake` is None in a worker without the role ingest: it cannot replay what has to come in at the front again.
+    """
 
     def __init__(
-        self, *, reader: FailoverReader, intake: Intake, log: EventLog, codec: Codec, topics: Topics, clock: Clock
+        self,
+        *,
+        reader: FailoverReader,
+        intake: Intake | None,
+        log: EventLog,
+        codec: Codec,
+        topics: Topics,
+        clock: Clock,
     ) -> None:
         self._reader, self._intake, self._log = reader, intake, log
         self._codec, self._topics, self._clock = codec, topics, clock
@@ -126,6 +137,8 @@ class DeadLetterViews:
         if letter is None:
             raise _absent()
         planned = plan(letter, self._decoded(letter), wish, self._topics, self._codec)
+        if self._intake is None and not planned.in_place:
+            raise Refused(503, "no_ingest_role", _NO_INGEST)
         if not wish.dry_run:
             await self._send(planned)
             await self._mark(id, planned)
@@ -146,7 +159,7 @@ class DeadLetterViews:
     async def _send(self, planned: Plan) -> None:
         if planned.in_place:
             await self._log.send(self._topics.events.name, [planned.record], timeout=SEND_S)
-        else:
+        elif self._intake is not None:
             await self._intake.take([planned.record])
 
     async def _mark(self, id: str, planned: Plan) -> None:

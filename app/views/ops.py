@@ -27,7 +27,7 @@ from schemas.topics import Topics
 #: Seconds the broker may take to tell the partitions before the check `topics` fails.
 TOPICS_S = 1.0
 #: What of a worker's status is shown: an allowlist, so that a new field is private until somebody says otherwise.
-_PERSIST_SHOWN = ("sink", "breaker", "proven", "sqlite_pending", "last_error", "sync")
+_PERSIST_SHOWN = ("sink", "breaker", "proven", "sqlite_pending", "last_error", "sync", "ranges")
 _STRICT = Param(
     name="strict",
     schema={"type": "boolean", "default": False},

@@ -43,6 +43,7 @@ __all__ = [
     "lag",
     "last_progress",
     "positions",
+    "reading",
     "use",
 ]
 
@@ -136,6 +137,13 @@ def positions(app: faust.App) -> Mapping[TP, tuple[int, int]]:
     return {tp: (one.position, max(consumer.ends.get(tp, 0), one.delivered)) for tp, one in consumer.ledgers.items()}
 
 
+def reading(app: faust.App | None, topic: str) -> Mapping[int, tuple[int, int]]:
+    """For each partition of `topic` in `assigned`: where reading began in this assignment, and how far all is acked."""
+    consumer = None if app is None else _consumer(app)
+    ledgers = {} if consumer is None else consumer.ledgers
+    return {tp.partition: (one.start, one.position) for tp, one in ledgers.items() if tp.topic == topic}
+
+
 def lag(app: faust.App) -> Mapping[TP, int]:
     """For each partition of `assigned`: how many offsets are not acked yet."""
     return {tp: end - position for tp, (position, end) in positions(app).items()}
@@ -144,7 +152,8 @@ def lag(app: faust.App) -> Mapping[TP, int]:
 def last_progress(app: faust.App) -> Mapping[TP, float]:
     """For each partition of `assigned`: monotonic time of the last ack, or since when it has had work or been ours.
 
-    A watchdog exits the process when `lag` is above 0 and this is long ago (2-delivery.md S5).
+    A watchdog exits the process when `lag` is above 0 and this is long ago: aiokafka's consumer can stay out of its
+    group for good after a broker restart, and nothing else shows it.
     """
     consumer = _consumer(app)
     return dict(consumer.progress_at) if consumer is not None else {}

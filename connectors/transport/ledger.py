@@ -5,7 +5,7 @@ offsets are delivered in log order; each is acked by whoever works on it, in any
 only along the contiguous head. An ack behind a gap is kept until the gap closes. Offsets that were never delivered
 (compacted away, transaction markers) lie between two spans and are skipped with them.
 
-Stock Faust gets this wrong in four ways (2-delivery.md, L4 to L6 and S3); the tests name them.
+Stock Faust gets this wrong in four ways: L4, L5, L6 and S3 in `docs/decisions/0002-chunk-transport.md`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Faust's producer, made safe to commit after: idempotent, and a flush that tells the truth.
 
-Faust's flush gives up after 100 ms without a send and says nothing (L9); the offset commit that follows would then
+Faust's flush gives up after 100 ms without a send and says nothing; the offset commit that follows would then
 cover records whose table changelog is still in memory. Here every buffered message is followed until the broker has
 acked it, and whoever wants to commit is told whether all of them are.
 """
@@ -57,7 +57,7 @@ class ChunkProducer(Producer):
         self.buffer.app = self.app
 
     def _settings_extra(self) -> Mapping[str, Any]:
-        # Faust does this in exactly-once mode only; without it a retried batch is a duplicate (D1).
+        # Faust does this in exactly-once mode only; without it a retried batch is a duplicate.
         return {"acks": "all", "enable_idempotence": True}
 
     async def settle(self, *, timeout: float) -> None:

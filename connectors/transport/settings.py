@@ -37,37 +37,37 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     resume_timeout: float = 10.0
 
 
-#: Pass these to `faust.App`; each was tried or read in Faust's source (1-architecture.md, 2-delivery.md §1).
+#: Pass these to `faust.App`; each was tried or read in Faust's source (0.15.3).
 FAUST_SETTINGS: Final[Mapping[str, Any]] = MappingProxyType(
     {
-        # The transport itself drains, bounded in time; Faust's own wait has no end while a sink is away (S2).
+        # The transport itself drains, bounded in time; Faust's own wait has no end while a sink is away.
         "stream_wait_empty": False,
-        # Acks are the ledger's business; exactly_once leaks (L15) and the sink is idempotent.
+        # Acks are the ledger's business; exactly_once leaks (decision 0002) and the sink is idempotent.
         "processing_guarantee": "at_least_once",
-        # A killed worker's partitions move after this time, not after 60 s (S6). Heartbeats have a thread of their own.
+        # A killed worker's partitions move after this time, not after 60 s. Heartbeats have a thread of their own.
         "broker_session_timeout": 10.0,
         "broker_heartbeat_interval": 3.0,
-        # A hung main loop polls no more and loses its partitions after this time (D11); a held sink keeps polling.
+        # A hung main loop polls no more and loses its partitions after this time; a held sink keeps polling.
         "broker_max_poll_interval": 60.0,
         # How much is read twice after a crash.
         "broker_commit_interval": 1.0,
         # Bytes fetched per partition: a chunk under load. Two of them are in memory at most.
         "consumer_max_fetch_size": 2 * MIB,
-        # A group without offsets starts at the oldest record: nothing accepted is skipped (S8).
+        # A group without offsets starts at the oldest record: nothing accepted is skipped.
         "consumer_auto_offset_reset": "earliest",
-        # Faust's 1200 s is also the life of a batch in the producer (S12).
+        # Faust's 1200 s is also the life of a batch in the producer.
         "producer_request_timeout": 12.0,
         "producer_linger": 0.002,
-        # acks=0 or 1 would make an ack mean nothing; the producer is idempotent as well (D1).
+        # acks=0 or 1 would make an ack mean nothing; the producer is idempotent as well.
         "producer_acks": -1,
-        # Both threads are broken in Faust 0.15 (S15).
+        # Broken in Faust 0.15: one touches RocksDB from a second thread, the other has views on a loop of their own.
         "producer_threaded": False,
         "web_in_thread": False,
         # Counted in chunks here; the real bound is the unacked records and bytes a partition.
         "stream_buffer_maxsize": 64,
-        # Traffic for nothing with one worker; several workers may raise it (D10).
+        # Traffic for nothing with one worker; several workers may raise it.
         "table_standby_replicas": 0,
-        # Open to anyone otherwise (2-delivery.md §6).
+        # Faust's own pages would show tables and settings to anyone who reaches the port.
         "web_tables_enabled": False,
         "web_router_enabled": False,
         "web_stats_enabled": False,

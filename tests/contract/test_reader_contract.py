@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Callable
@@ -372,40 +371,11 @@ async def test_the_backlog_is_what_postgres_does_not_have(tmp_path: Path) -> Non
 async def test_a_question_too_large_is_not_an_outage(postgres: str) -> None:
     """`statement_timeout` has struck: TooSlow, which no failover reader takes for an absent Postgres."""
     await migrate.upgrade(postgres)
-    reader = PostgresReader(postgres)
+    reader = PostgresReader(postgres, statement_timeout_s=0.25)
     await reader.open()
     try:
         with pytest.raises(TooSlow):
             await reader.rows(sa.select(sa.func.pg_sleep(30)))
         await reader.probe()
-    finally:
-        await reader.close()
-
-
-@pytest.mark.e2e
-async def test_a_question_may_run_as_long_as_it_was_told(postgres: str) -> None:
-    """`statement_timeout_s` decides, and the sentence names it."""
-    reader = PostgresReader(postgres, statement_timeout_s=0.25)
-    await reader.open()
-    try:
-        with pytest.raises(TooSlow) as caught:
-            await reader.rows(sa.select(sa.func.pg_sleep(30)))
-        assert "0.25 s" in caught.value.detail
-        assert caught.value.retry_after == 0.25
-    finally:
-        await reader.close()
-
-
-@pytest.mark.e2e
-@pytest.mark.parametrize("size", [1, 3])
-async def test_the_pool_is_as_large_as_it_was_told(postgres: str, size: int) -> None:
-    """Eight questions at once take `pool_size` connections; the rest wait for one."""
-    reader = PostgresReader(postgres, pool_size=size)
-    await reader.open()
-    try:
-        await asyncio.gather(*(reader.rows(sa.select(sa.func.pg_sleep(0.05))) for _ in range(8)))
-        ours = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-        (row,) = await reader.rows(sa.text(ours))
-        assert row["count"] == size
     finally:
         await reader.close()

@@ -71,18 +71,6 @@ async def test_repeats_wait_for_postgres_to_judge_them(sink: SqliteSink) -> None
     assert [row.event for row in await sink.peek(10)] == [logged(1), repeat]
 
 
-async def test_ranges_grow_and_close(sink: SqliteSink) -> None:
-    """Adjoining batches are one range; it closes when everything written into it is synced."""
-    await sink.write(batch([logged(n) for n in range(10, 15)]))
-    await sink.write(batch([logged(n) for n in range(15, 20)]))
-    await sink.write(batch([logged(n) for n in range(40, 42)]))
-    assert await sink.ranges() == [Span(0, 10, 20), Span(0, 40, 42)]
-    await sink.mark_synced((await sink.peek(10))[-1].seq)
-    assert await sink.ranges() == [Span(0, 40, 42)]
-    await sink.mark_synced((await sink.peek(10))[-1].seq)
-    assert await sink.ranges() == []
-
-
 async def test_a_cache_of_what_is_synced_stays_and_is_bounded(path: Path) -> None:
     """After sync-back the newest rows stay readable; unsynced ones are never dropped."""
     sink = SqliteSink(path, decode=decode, keep_events=10, grace_s=0)

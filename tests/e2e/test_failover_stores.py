@@ -205,6 +205,8 @@ async def test_postgres_killed_under_load_costs_a_switch_and_no_event(server: Se
             await house.load()
         await house.home()
         await house.everything_once()
+        await house.load()  # the live writer moves the progress, sync-back does not
+        await until(house.acked)
         assert await house.sink.progress() == {0: house.produced}
         assert took <= 2.0
 

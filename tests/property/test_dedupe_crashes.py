@@ -139,7 +139,7 @@ def position(headers: Any) -> int:
     return int(struct.unpack(">iq", dict(headers)[POSITION_HEADER])[1])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=settings().max_examples // 5, suppress_health_check=[HealthCheck.too_slow])
 @given(posts, lives, faults)
 def test_each_event_passes_once_by_its_place_through_any_crash(
     plan: list[tuple[str, int, int, int]], deaths: list[Life], broken: list[str | None]

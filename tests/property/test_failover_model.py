@@ -179,4 +179,4 @@ class FailoverMachine(RuleBasedStateMachine):
 
 
 TestFailover = FailoverMachine.TestCase
-TestFailover.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestFailover.settings = settings(max_examples=settings().max_examples // 2, stateful_step_count=30)

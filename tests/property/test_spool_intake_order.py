@@ -188,6 +188,6 @@ class Order(RuleBasedStateMachine):
 
 
 Order.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=settings().max_examples // 4, stateful_step_count=25, suppress_health_check=list(HealthCheck)
 )
 TestOrder = Order.TestCase

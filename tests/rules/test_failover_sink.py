@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from connectors.breaker import BreakerPolicy
 from connectors.failover import FailoverSink, FailoverTiming, kind_of
+from connectors.memory import MemoryRangeBook
 from connectors.ports import Batch, Span
 from fakes_persist import (
     CountingMetrics,
@@ -32,7 +33,7 @@ POLICY = BreakerPolicy(failures=3, probe_first=0.5, probe_cap=10.0, hold_down=30
 class Pair:
     """Both sinks, the switch and what it said."""
 
-    def __init__(self, *, clock: Any = None, timing: FailoverTiming | None = None) -> None:
+    def __init__(self, *, clock: Any = None, timing: FailoverTiming | None = None, record: Any = None) -> None:
         self.primary, self.local = FakePrimary(), FakeLocal()
         self.clock: Any = clock or ManualClock()
         self.metrics = CountingMetrics()
@@ -44,6 +45,7 @@ class Pair:
             clock=self.clock,
             metrics=self.metrics,
             backlog=self.local,
+            record=record,
             policy=POLICY,
             timing=timing,
             on_change=self._changed,
@@ -225,16 +227,58 @@ async def test_dead_letters_fail_over_too() -> None:
     assert (len(pair.local.dead), len(pair.primary.dead)) == (1, 0)
 
 
-async def test_progress_is_the_greater_of_both() -> None:
-    """After a failover SQLite is ahead in some partitions; while Postgres is away nobody can say."""
+async def test_progress_goes_on_from_postgres_through_what_sqlite_still_holds() -> None:
+    """Each batch is in one of them; while Postgres is away nobody can say where reading must begin."""
     pair = Pair()
-    pair.primary.next, pair.local.next = {0: 10, 1: 5}, {0: 7, 1: 9, 2: 3}
-    assert await pair.sink.progress() == {0: 10, 1: 9, 2: 3}
+    await pair.write(10)
+    await pair.break_down()
+    await pair.write(4)
+    pair.primary.down = None
+    assert await pair.sink.progress() == {0: 15}
     pair.local.down = away()
-    assert await pair.sink.progress() == {0: 10, 1: 5}
+    assert await pair.sink.progress() == {0: 10}
     pair.primary.down = away()
     with pytest.raises(Unavailable):
         await pair.sink.progress()
+
+
+async def test_progress_ignores_what_sqlite_remembers_of_an_earlier_failover() -> None:
+    """Synced long ago, and Postgres restored from a backup of before: what lies between must be read again."""
+    pair = Pair()
+    await pair.write(10)
+    await pair.break_down()
+    await pair.local.mark_synced(1)
+    pair.primary.down, pair.primary.next = None, {0: 4}
+    assert await pair.sink.progress() == {0: 4}
+
+
+async def test_progress_does_not_jump_over_a_gap() -> None:
+    """What SQLite holds beyond a gap hides nothing of it."""
+    pair = Pair()
+    await pair.write(10)
+    await pair.break_down()
+    pair.primary.down, pair.primary.next = None, {}
+    assert await pair.sink.progress() == {}
+
+
+async def test_a_batch_in_sqlite_is_written_only_once_its_range_is_kept() -> None:
+    """The book cannot be written: the caller still has the batch, as with any outage; then both are durable."""
+    book = MemoryRangeBook()
+    pair = Pair(record=book.record)
+    pair.primary.down, book.down = away(), True
+    with pytest.raises(Unavailable):
+        await pair.write()
+    assert len(pair.local.rows) == 1
+    book.down = False
+    assert await pair.write() == "sqlite"
+    assert [(one.start, one.end) for one in await book.read()] == [(0, 1)]
+
+
+async def test_postgres_needs_no_book() -> None:
+    """Nothing is kept, and nothing waited for, while events go to Postgres."""
+    book = MemoryRangeBook()
+    book.down = True
+    assert await Pair(record=book.record).write() == "postgres"
 
 
 async def test_an_outage_is_two_lines() -> None:

@@ -49,7 +49,7 @@ def log() -> MemoryLog:
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path / "spool.db", clock=CLOCK, max_bytes=10_000)
+    return Spool(tmp_path / "spool.db", clock=CLOCK, max_bytes=1_000_000)
 
 
 @pytest.fixture
@@ -98,7 +98,8 @@ async def test_a_steady_load_does_not_keep_it_in_the_spool(intake: LogOrSpool, l
     loads = [asyncio.ensure_future(load()) for _ in range(8)]
     await until(lambda: intake.pending() > 30)
     log.down = False
-    await until(lambda: all(task.done() for task in loads))
+    async with asyncio.timeout(10):
+        await asyncio.gather(*loads)
     assert len(values(log)) == sent
 
 
@@ -125,7 +126,7 @@ async def test_a_full_spool_says_when_to_come_back(intake: LogOrSpool, log: Memo
     log.down = True
     await intake.take([record(1)])
     with pytest.raises(Unavailable) as caught:
-        await intake.take([Record(b"k", b"x" * 20_000)])
+        await intake.take([Record(b"k", b"x" * 2_000_000)])
     assert (caught.value.retry_after, caught.value.unknown) == (5.0, False)
     assert intake.pending() == 1
     log.down = False

@@ -165,6 +165,36 @@ def test_secrets_in_text(text: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (PEM + f"ghp_{B36}", "[redacted:private-key][redacted:github-token]"),
+        (f"AIza{B36[:35]}" * 3 + f"hf_{B36}", "[redacted:google-key]" * 3 + "[redacted:huggingface-token]"),
+        (PEM + "password: hunter22", "[redacted:private-key]password: [redacted:password]"),
+        (PEM + "next_token=abcdef1", "[redacted:private-key]next_token=abcdef1"),
+    ],
+)
+def test_a_secret_may_stand_right_behind_another(text: str, expected: str) -> None:
+    """What was blanked is no part of the word behind it; one pass finds them all."""
+    assert redact({"t": text}) == {"t": expected}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        ["PASS=", -1, "", "x"],
+        {"TOKEN=": [1, 2, 3], "API_KEY=": "plain", "x --password": "plain"},
+        json.dumps(["PASS=", -1, "", "x"], separators=(",", ":")),
+        json.dumps({"t": json.dumps({"TOKEN=": "abcdef"}, separators=(",", ":"))}),
+    ],
+    ids=["list", "object", "json in a string", "json in json in a string"],
+)
+def test_the_quote_that_ends_a_text_begins_no_value(value: Any) -> None:
+    """An assignment without a value at the end of a string says nothing about what comes after the string."""
+    text = json.dumps(value, separators=(",", ":")).encode()
+    assert REDACT(text) is text
+
+
+@pytest.mark.parametrize(
     ("raw", "expected"),
     [
         (rb'{"a":"\u0073k-ant-api03-abcdefgh1234"}', {"a": "[redacted:anthropic-key]"}),

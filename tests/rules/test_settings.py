@@ -113,3 +113,19 @@ def test_the_public_settings_tell_no_address_path_or_secret() -> None:
     told = str(settings.public())
     assert not [word for word in ("sekret", "db.internal", "secret-place", "127.0.0.1") if word in told]
     assert settings.public()["batching"]["max_size"] == 2000
+
+
+@pytest.mark.parametrize(
+    ("dsn", "shown"),
+    [
+        ("postgresql:///d?host=/run&user=u&password=sekret", "postgresql:///d?host=/run&user=u&password=***"),
+        ("postgresql://h/d?password=sek%40ret&sslmode=require", "postgresql://h/d?password=***&sslmode=require"),
+        ("postgresql://u:sekret@h/d?sslpassword=sekret", "postgresql://u:***@h/d?sslpassword=***"),
+        ("postgresql://u:sek@ret@h/d?PASSWORD=sekret#x", "postgresql://u:***@h/d?PASSWORD=***#x"),
+        ("postgresql://h/d?options=-c%20password=x", "postgresql://h/d?options=-c%20password=x"),
+    ],
+)
+def test_hide_password_in_the_query(dsn: str, shown: str) -> None:
+    """libpq takes it there as well, and the key's pass phrase too."""
+    assert hide_password(dsn) == shown
+    assert "sek" not in str(Settings.load(database={"url": dsn}).shown()["database"]["url"])

@@ -16,7 +16,7 @@ from uuid import UUID
 
 import msgspec
 
-from connectors.ports import Batch, OutboxRow, Receipt, Record, SyncRun
+from connectors.ports import Batch, FailoverRange, OutboxRow, Receipt, Record, Span, SyncRun
 from connectors.transport.chunk import Chunk
 from schemas.codec import AvroCodec
 from schemas.errors import Poison, Unavailable
@@ -226,6 +226,22 @@ class FakeLocal(FakeSink):
         self.outbox: list[OutboxRow] = []
         self.synced = 0
         self.letters_synced: set[tuple[str, int, int]] = set()
+        self.spans: list[tuple[int, Span]] = []
+
+    def _store(self, batch: Batch) -> Receipt:
+        receipt = super()._store(batch)
+        self.spans += [(len(self.outbox), span) for span in batch.spans]
+        place: dict[str, Any] = {"store": "fake", "scope": "here", "at": 0}
+        ranges = [
+            FailoverRange(number=one.start, partition=one.partition, start=one.start, end=one.end, **place)
+            for one in batch.spans
+        ]
+        return msgspec.structs.replace(receipt, ranges=ranges)
+
+    async def ranges(self) -> list[Span]:
+        if self.down is not None:
+            raise self.down
+        return [span for last, span in self.spans if last > self.synced]
 
     def _stored(self, item: LoggedEvent) -> None:
         self.outbox.append(OutboxRow(len(self.outbox) + 1, item))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -57,17 +58,32 @@ class Desk:
         return next(row for row in self.reader.letter_rows if row["offset"] == offset)["resolved_at"]
 
 
-@pytest.fixture
-async def desk() -> AsyncIterator[Desk]:
-    """Three letters: refused by the database, a conflict, and bytes that are no event."""
+@asynccontextmanager
+async def opened(*, ingest: bool) -> AsyncIterator[Desk]:
+    """A desk at a worker with or without the role ingest."""
     made = Desk()
     made.reader.letter_rows += [dict(row) for row in (REFUSED, CONFLICT, GARBAGE)]
     reader = FailoverReader(made.reader, MemoryReader("sqlite"), monotonic=made.clock.monotonic)
+    intake = made.intake if ingest else None
     views = deadletters.DeadLetterViews(
-        reader=reader, intake=made.intake, log=made.log, codec=CODEC, topics=TOPICS, clock=made.clock
+        reader=reader, intake=intake, log=made.log, codec=CODEC, topics=TOPICS, clock=made.clock
     )
     async with serving(deadletters.routes(views)) as client:
         made.client = client
+        yield made
+
+
+@pytest.fixture
+async def desk() -> AsyncIterator[Desk]:
+    """Three letters: refused by the database, a conflict, and bytes that are no event."""
+    async with opened(ingest=True) as made:
+        yield made
+
+
+@pytest.fixture
+async def api_desk() -> AsyncIterator[Desk]:
+    """The same letters at a worker that takes nothing in."""
+    async with opened(ingest=False) as made:
         yield made
 
 
@@ -160,6 +176,26 @@ async def test_a_letter_is_not_marked_when_it_was_not_sent(desk: Desk) -> None:
     for id, offset in ((f"{PUBLIC}/0/3", 3), (f"{INGEST}/0/5", 5)):
         assert (await desk.replay(id))[0] == 503
         assert desk.resolved(offset) is None
+
+
+async def test_a_worker_without_ingest_lists_shows_and_replays_what_passed_dedup(api_desk: Desk) -> None:
+    """Those go to the public topic, for which it needs the broker alone."""
+    _, page = await api_desk.get("/dead-letters")
+    assert len(page["items"]) == 3
+    assert (await api_desk.get(f"/dead-letters/{INGEST}/0/5"))[0] == 200
+    assert (await api_desk.replay(f"{PUBLIC}/0/3"))[0] == 202
+    assert len(api_desk.log.records(PUBLIC)) == 1
+
+
+@pytest.mark.parametrize("wish", [{}, {"dry_run": True}])
+async def test_a_worker_without_ingest_says_who_can_replay_the_rest(api_desk: Desk, wish: dict[str, bool]) -> None:
+    """A dry run says so too: it foretells what would be done here."""
+    for id, more in ((f"{INGEST}/0/5", {}), (f"{PUBLIC}/0/4", {"as_new_id": True})):
+        status, body = await api_desk.replay(id, **wish, **more)
+        assert (status, body["code"]) == (503, "no_ingest_role")
+        assert "a worker with the role ingest" in body["detail"]
+    assert api_desk.log.topics == {}
+    assert api_desk.resolved(5) is None
 
 
 async def test_nothing_is_sent_while_postgres_is_away(desk: Desk) -> None:

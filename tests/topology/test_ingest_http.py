@@ -1,50 +1,20 @@
-"""The way in over real HTTP: what is answered, what is handed to the intake, and that nothing bad gets through."""
+"""The way in over real HTTP: what is answered and what is handed to the intake."""
 
 from __future__ import annotations
 
 import asyncio
-import gzip
 import json
-import zlib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
-import brotli
 import pytest
-from aiohttp import ClientResponse, web
-from aiohttp.test_utils import TestClient, TestServer
 
-from app.problems import problems
-from app.views.body import SERVER_ARGS
-from app.views.ingest import routes
 from connectors.memory import MemoryIntake
 from connectors.ports import Record
-from schemas.clock import SystemClock
-from schemas.codec import AvroCodec
-from schemas.envelope import IngestLimits
+from door import HOOK, ID, JSON, Client, Counting, door, event, fault, taken
 from schemas.errors import Unavailable
-from schemas.event import Flag, HookEvent, IdOrigin
-from schemas.metrics import NullMetrics
-from schemas.redact import Redactor
-
-CODEC = AvroCodec()
-ID = "0190a8f0-7c1e-7b3a-9c55-2f0d2f6f7a11"
-JSON = {"Content-Type": "application/json"}
-Client = TestClient[web.Request, web.Application]
-
-
-class Counting(NullMetrics):
-    """Remembers what was counted."""
-
-    def __init__(self) -> None:
-        self.counts: dict[tuple[Any, ...], float] = {}
-
-    def inc(self, name: str, value: float = 1, **labels: str) -> None:
-        """As `Metrics.inc`."""
-        key = (name, *sorted(labels.values()))
-        self.counts[key] = self.counts.get(key, 0) + value
+from schemas.event import Flag, IdOrigin
 
 
 class UnsureIntake(MemoryIntake):
@@ -53,16 +23,6 @@ class UnsureIntake(MemoryIntake):
     async def take(self, records: Any) -> Any:
         """As `Intake.take`, but it raises."""
         raise Unavailable("the broker", "timed out", retry_after=1.4, unknown=True)
-
-
-@asynccontextmanager
-async def door(intake: MemoryIntake, metrics: Counting | None = None, **limits: Any) -> AsyncIterator[Client]:
-    clock, metrics = SystemClock(), metrics or Counting()
-    app = web.Application(middlewares=[problems(clock, metrics)], handler_args=SERVER_ARGS)
-    for route in routes(intake, CODEC, clock, IngestLimits(**limits), Redactor(), metrics):
-        app.router.add_route(route.method, route.path, route.handler)
-    async with TestClient(TestServer(app)) as client:
-        yield client
 
 
 @pytest.fixture
@@ -74,27 +34,6 @@ def intake() -> MemoryIntake:
 async def client(intake: MemoryIntake) -> AsyncIterator[Client]:
     async with door(intake) as opened:
         yield opened
-
-
-def event(**fields: Any) -> dict[str, Any]:
-    return {"session_id": "s", "event_type": "t", "payload": {"n": 1}, **fields}
-
-
-def taken(intake: MemoryIntake) -> list[HookEvent]:
-    return [CODEC.decode(record.value or b"") for record in intake.records]
-
-
-async def fault(answer: ClientResponse) -> dict[str, Any]:
-    """The problem of an answer, checked for the form that every problem has."""
-    assert answer.content_type == "application/problem+json"
-    body: dict[str, Any] = await answer.json(content_type=None)
-    assert body["status"] == answer.status
-    assert body["type"] == f"urn:chronicle:problem:{body['code']}"
-    assert body["title"]
-    assert body["detail"]
-    assert body["request_id"] == answer.headers["Chronicle-Request-Id"]
-    assert "Traceback" not in json.dumps(body)
-    return body
 
 
 async def test_a_receipt_tells_what_was_taken(client: Client, intake: MemoryIntake) -> None:
@@ -189,9 +128,6 @@ async def test_a_type_or_session_against_the_path_is_refused(client: Client) -> 
     assert (await client.post("/events/" + "x" * 101, json=event())).status == 422
 
 
-HOOK = {"session_id": "s", "hook_event_name": "PreToolUse", "tool_use_id": "t", "tool_name": "Bash"}
-
-
 async def test_a_hook_is_answered_with_nothing_but_its_id(client: Client, intake: MemoryIntake) -> None:
     """204, an empty body, and the id in a header."""
     answer = await client.post("/hooks/claude-code", json=HOOK)
@@ -232,149 +168,6 @@ async def test_secrets_never_reach_the_intake(client: Client, intake: MemoryInta
         assert secret.encode() not in (record.value or b"")
         assert b"hunter2" not in (record.value or b"")
         assert found.flags & Flag.REDACTED
-
-
-@pytest.mark.parametrize(
-    ("encoding", "pack"),
-    [("gzip", gzip.compress), ("br", brotli.compress), ("GZIP", gzip.compress), ("identity", bytes)],
-)
-async def test_packed_bodies_are_unpacked(client: Client, encoding: str, pack: Any) -> None:
-    """gzip and br."""
-    body = pack(json.dumps([event()] * 100).encode())
-    answer = await client.post("/events", data=body, headers={**JSON, "Content-Encoding": encoding})
-    assert (await answer.json())["accepted"] == 100
-
-
-PACKED = gzip.compress(json.dumps([event()] * 50).encode())
-BOMB = gzip.compress(b"[" + b" " * 200_000_000 + b"]")
-
-
-@pytest.mark.parametrize(
-    ("body", "encoding", "status", "code"),
-    [
-        (b"{}", "zstd", 415, "unsupported_encoding"),
-        (zlib.compress(b"{}"), "deflate", 415, "unsupported_encoding"),
-        (gzip.compress(PACKED), "gzip, gzip", 415, "unsupported_encoding"),
-        (b"{}", "x-unknown", 415, "unsupported_encoding"),
-        (b"not gzip", "gzip", 400, "corrupt_body"),
-        (PACKED[:20] + b"\0\0\0\0" + PACKED[24:], "gzip", 400, "corrupt_body"),
-        (b"not brotli at all", "br", 400, "corrupt_body"),
-        (PACKED[:-20], "gzip", 400, "corrupt_body"),
-        (brotli.compress(PACKED * 50)[:-9], "br", 400, "corrupt_body"),
-        (BOMB, "gzip", 413, "body_too_large"),
-        (brotli.compress(b"[" + b" " * 200_000_000 + b"]"), "br", 413, "body_too_large"),
-        (gzip.compress(b"[" + b" " * 7_000_000 + b"]"), "gzip", 413, "ratio_too_high"),
-    ],
-    ids=range(12),
-)
-async def test_bad_encodings_are_told_apart(
-    client: Client, intake: MemoryIntake, body: bytes, encoding: str, status: int, code: str
-) -> None:
-    """Unknown and nested are 415, corrupt and cut 400, bombs 413; the server lives on."""
-    for path in ("/events", "/hooks/claude-code"):
-        answer = await client.post(path, data=body, headers={**JSON, "Content-Encoding": encoding})
-        found = await fault(answer)
-        assert (answer.status, found["code"]) == (status, code)
-    assert intake.records == []
-    assert (await client.post("/events", json=event())).status == 202
-
-
-@pytest.mark.parametrize("media", ["text/plain", "application/xml", "multipart/form-data; boundary=x"])
-async def test_other_media_types_are_415(client: Client, media: str) -> None:
-    """Only JSON and NDJSON."""
-    answer = await client.post("/events", data=b"{}", headers={"Content-Type": media})
-    assert (await fault(answer))["code"] == "unsupported_media_type"
-    assert answer.status == 415
-
-
-@pytest.mark.parametrize("media", ["application/json", "application/cloudevents+json", ""])
-async def test_json_by_any_of_its_names_is_taken(client: Client, media: str) -> None:
-    """With a suffix, or with no type at all."""
-    headers = {"Content-Type": media} if media else {}
-    skip = ["Content-Type"] if not media else None
-    answer = await client.post("/events", data=json.dumps(event()).encode(), headers=headers, skip_auto_headers=skip)
-    assert answer.status == 202
-
-
-DEEP = (
-    b'{"session_id":"s","hook_event_name":"Stop","event_type":"t","payload":'
-    + b'{"a":' * 100_000
-    + b"1"
-    + b"}" * 100_001
-)
-
-
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [
-        (DEEP, 422),
-        (b"[" * 900_000 + b"]" * 900_000, 422),
-        (b"", 400),
-        (b"{", 400),
-        (b"5", 422),
-        (b'"x"', 422),
-        (b"null", 422),
-        (b"NaN", 400),
-        (b'{"session_id":"s","event_type":"t","hook_event_name":"Stop","payload":{"a":NaN}}', 400),
-        (b'{"session_id":"s","event_type":"t","hook_event_name":"Stop","payload":{"a":1e999}}', 422),
-        (b'{"session_id":"s","event_type":"t","hook_event_name":"Stop","payload":{"a":"\xff"}}', 400),
-        (b"\xff\xfe", 400),
-        (b" " * (8 * 1024 * 1024 + 1), 413),
-    ],
-    ids=range(13),
-)
-async def test_bad_bodies_are_never_a_500(client: Client, intake: MemoryIntake, body: bytes, status: int) -> None:
-    """The fuzz list of the fault catalogue, on every route that takes a body."""
-    for path in ("/events", "/events/t", "/hooks/claude-code"):
-        answer = await client.post(path, data=body, headers=JSON)
-        await fault(answer)
-        assert answer.status == status, path
-    assert intake.records == []
-
-
-async def test_bad_neighbours_cost_nothing_over_http(client: Client, intake: MemoryIntake) -> None:
-    """Depth, NaN, bad UTF-8 and size in one array: each is told, all others are taken."""
-    good = json.dumps(event()).encode()
-    bad = [
-        DEEP,
-        b'{"session_id":"s","event_type":"t","payload":{"a":NaN}}',
-        b'{"session_id":"s","event_type":"t","payload":{"a":"\xff"}}',
-        b'{"session_id":"s","event_type":"t","payload":{"a":"' + b"x" * 1_000_000 + b'"}}',
-    ]
-    answer = await client.post("/events", data=b"[" + b",".join([good, *bad, good]) + b"]", headers=JSON)
-    body = await answer.json()
-    assert (answer.status, body["accepted"]) == (202, 2)
-    assert [(row["index"], row["code"]) for row in body["rejected"]] == [
-        (1, "too_deep"),
-        (2, "not_json"),
-        (3, "bad_utf8"),
-        (4, "too_large"),
-    ]
-
-
-async def test_too_many_events_are_413(client: Client) -> None:
-    """A thousand are taken, one more is not."""
-    assert (await client.post("/events", json=[event()] * 1000)).status == 202
-    answer = await client.post("/events", json=[event()] * 1001)
-    assert (answer.status, (await fault(answer))["code"]) == (413, "too_many_events")
-
-
-async def test_one_event_that_is_too_large_is_413(client: Client) -> None:
-    """Alone in its request, an oversize event is the request's fault."""
-    answer = await client.post("/events", json=event(payload={"a": "x" * 1_000_000}))
-    assert (answer.status, (await fault(answer))["code"]) == (413, "too_large")
-
-
-async def test_a_body_that_drips_is_cut_off() -> None:
-    """408 when the body does not arrive in time; nothing is held open."""
-
-    async def drip() -> AsyncIterator[bytes]:
-        yield b'{"session_id":'
-        await asyncio.Event().wait()
-
-    async with door(MemoryIntake(), read_seconds=0.2) as client:
-        answer = await asyncio.wait_for(client.post("/events", data=drip(), headers=JSON), 5)
-        assert (answer.status, (await fault(answer))["code"]) == (408, "read_timeout")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
-"""Each fault of stock Faust that the transport mends (2-delivery.md §1), shown on stock and absent here.
+"""Each fault of stock Faust that the transport mends, shown on stock and absent here.
 
-The parts are real (consumer, conductor, streams, producer buffer); only the Kafka thread is a fake.
+`docs/decisions/0002-chunk-transport.md` has the list. The parts are real (consumer, conductor,
+streams, producer buffer); only the Kafka thread is a fake.
 """
 
 from __future__ import annotations

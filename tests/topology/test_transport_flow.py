@@ -253,7 +253,7 @@ async def test_transport_use_comes_first() -> None:
 
 
 async def test_transport_producer_is_idempotent() -> None:
-    """A retried batch is no duplicate (D1)."""
+    """A retried batch is no duplicate."""
     ours = Ours()
     producer: Any = ours.app.producer
     assert producer._settings_extra() == {"acks": "all", "enable_idempotence": True}

@@ -1,0 +1,40 @@
+"""What the reader of Postgres is told: how many questions at once, and how long one may run."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import sqlalchemy as sa
+
+from connectors.readers.postgres import PostgresReader
+from connectors.readers.sql import TooSlow
+
+pytestmark = pytest.mark.e2e
+
+
+async def test_a_question_may_run_as_long_as_it_was_told(postgres: str) -> None:
+    """`statement_timeout_s` decides, and the sentence names it."""
+    reader = PostgresReader(postgres, statement_timeout_s=0.25)
+    await reader.open()
+    try:
+        with pytest.raises(TooSlow) as caught:
+            await reader.rows(sa.select(sa.func.pg_sleep(30)))
+        assert "0.25 s" in caught.value.detail
+        assert caught.value.retry_after == 0.25
+    finally:
+        await reader.close()
+
+
+@pytest.mark.parametrize("size", [1, 3])
+async def test_the_pool_is_as_large_as_it_was_told(postgres: str, size: int) -> None:
+    """Eight questions at once take `pool_size` connections; the rest wait for one."""
+    reader = PostgresReader(postgres, pool_size=size)
+    await reader.open()
+    try:
+        await asyncio.gather(*(reader.rows(sa.select(sa.func.pg_sleep(0.05))) for _ in range(8)))
+        ours = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        (row,) = await reader.rows(sa.text(ours))
+        assert row["count"] == size
+    finally:
+        await reader.close()
