@@ -19,7 +19,7 @@ import asyncio
 import random
 import struct
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, MutableSet, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
@@ -164,7 +164,10 @@ def _letter(topic: str, partition: int, record: Any, poison: Poison, event_id: b
 
 
 class Deps(NamedTuple):
-    """What the lanes work with. `step(n)` is called after step n of a chunk (fault drills stop there)."""
+    """What the lanes work with. `step(n)` is called after step n of a chunk (fault drills stop there).
+
+    `held` is the set of partitions that wait for the broker or the disk just now.
+    """
 
     table: SeenTable
     log: EventLog
@@ -174,6 +177,7 @@ class Deps(NamedTuple):
     clock: Clock
     metrics: Metrics
     status: MutableMapping[str, Any]
+    held: MutableSet[int]
     abort: Callable[[str], None]
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     jitter: Callable[[], float] = random.random
@@ -310,17 +314,22 @@ class Lane:
 
     async def _hold(self, chunk: Any, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
         """Try until it works, for ever, while the chunk is ours. Raises `_Stale` when it no longer is."""
-        failed = 0
-        while True:
-            try:
-                return await attempt()
-            except Unavailable as error:
-                if not chunk.live:
-                    raise _Stale from error
-                log = _logger.error if failed == 0 else _logger.debug
-                log("held", what=what, partition=self._partition, first=chunk.first, error=str(error))
-                await self._deps.sleep(delay(failed, self._deps.jitter()))
-                failed += 1
+        failed, held = 0, self._deps.held
+        try:
+            while True:
+                try:
+                    return await attempt()
+                except Unavailable as error:
+                    if not chunk.live:
+                        raise _Stale from error
+                    held.add(self._partition)
+                    log = _logger.error if failed == 0 else _logger.debug
+                    log("held", what=what, partition=self._partition, first=chunk.first, error=str(error))
+                    await self._deps.sleep(delay(failed, self._deps.jitter()))
+                    failed += 1
+        finally:
+            if failed:
+                held.discard(self._partition)
 
     def _report(self, decided: _Decided) -> None:
         deps, tally = self._deps, Counter(decided.decision.verdicts)

@@ -35,7 +35,7 @@ Profile = Literal["dev", "staging", "production"]
 #: What a profile changes; anything said in the file, the environment or a flag beats it.
 PROFILES: Mapping[Profile, Mapping[str, Mapping[str, Any]]] = {
     "dev": {},
-    "staging": {"logging": {"format": "json"}, "database": {"pool_size": 10, "statement_timeout_s": 15.0}},
+    "staging": {"logging": {"format": "json"}, "database": {"pool_size": 10, "statement_timeout_s": 10.0}},
     "production": {
         "logging": {"format": "json"},
         "database": {"pool_size": 20, "statement_timeout_s": 10.0},
@@ -130,7 +130,7 @@ class DatabaseSettings(Section):
         4 << 30, ge=1 << 20, description="Largest size of the SQLite file; beyond it batches are held in Kafka."
     )
     pool_size: int = Field(5, ge=1, le=100, description="Connections of the query API.")
-    statement_timeout_s: float = Field(30.0, gt=0, description="Longest query of the API in seconds.")
+    statement_timeout_s: float = Field(5.0, gt=0, description="Longest query of the API in seconds.")
     write_timeout_s: float = Field(
         5.0, gt=0, description="Longest sink transaction in seconds; beyond it the sink counts as away."
     )

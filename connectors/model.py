@@ -236,6 +236,7 @@ outbox = sa.Table(
 _PENDING = sa.text("state = 'pending'")
 sa.Index("ux_outbox_ingest", outbox.c.ingest_partition, outbox.c.ingest_offset, unique=True)
 sa.Index("ix_outbox_pending", outbox.c.seq, sqlite_where=_PENDING)
+sa.Index("ix_outbox_synced", outbox.c.synced_at, sqlite_where=sa.text("state = 'synced'"))
 
 #: Which offsets of chronicle.events [start, end) went to SQLite: what must be read again if this file is lost.
 failover_range = sa.Table(

@@ -185,7 +185,7 @@ class Backlog(Protocol):
     async def pending(self) -> int: ...
 
     async def peek(self, limit: int) -> Sequence[OutboxRow]:
-        """The oldest unsynced rows, in order of seq."""
+        """The oldest unsynced rows, in order of seq; at most `limit`, and fewer when they are large."""
         ...
 
     async def mark_synced(self, up_to_seq: int) -> None:

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 KEEP_EVENTS: Final = 50_000
 GRACE_S: Final = 3600.0
+#: Values that one peek holds in memory; events are 900 KiB at most, so a thousand of them would be too many.
+PEEK_BYTES: Final = 16 << 20
 #: What a value can do wrong in SQLite: text that is not UTF-8, an integer beyond 64 bits, a row beyond 1 GB.
 DATA_ERRORS: Final = (sqlite3.DataError, sqlite3.IntegrityError, UnicodeError, OverflowError)
 
@@ -117,8 +119,13 @@ class SqliteSink:
         """
 
         def work(connection: sqlite3.Connection) -> list[OutboxRow]:
-            rows = connection.execute(sql.PEEK, (limit,))
-            return [self._outbox_row(*row) for row in rows]
+            found, size = [], 0
+            for row in connection.execute(sql.PEEK, (limit,)):
+                found.append(self._outbox_row(*row))
+                size += len(found[-1].event.value)
+                if size >= PEEK_BYTES:
+                    break
+            return found
 
         return await self._store.run(work)
 

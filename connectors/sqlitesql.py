@@ -73,10 +73,12 @@ WHERE state = 'pending' ORDER BY seq LIMIT ?
 MARK_SYNCED: Final = "UPDATE outbox SET state = 'synced', synced_at = ? WHERE state = 'pending' AND seq <= ?"
 CLOSE_RANGES: Final = "UPDATE failover_range SET state = 'synced' WHERE state = 'pending' AND last_seq <= ?"
 FORGET_OUTBOX: Final = "DELETE FROM outbox WHERE state = 'synced' AND synced_at < ?"
-#: Keeps the newest, and everything Postgres does not have yet.
+#: Keeps the newest, and everything from the oldest on that Postgres does not have yet: one look-up, however many wait.
 TRIM_EVENTS: Final = """
-DELETE FROM events WHERE rowid <= (SELECT max(rowid) FROM events) - ?
-AND event_id NOT IN (SELECT event_id FROM outbox WHERE state = 'pending')
+DELETE FROM events WHERE rowid <= min(
+  (SELECT max(rowid) FROM events) - ?,
+  coalesce((SELECT rowid FROM events WHERE event_id = (
+    SELECT event_id FROM outbox WHERE state = 'pending' ORDER BY seq LIMIT 1)), 9223372036854775807) - 1)
 """
 
 ADD_LETTER: Final = (

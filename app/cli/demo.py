@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from app.demo.session import demo_sessions, interleaved
+from app.stack.process import die_with_parent
 
 console = Console(highlight=False)
 
@@ -41,7 +42,9 @@ def demo(seed: int | None, once: bool, pace: float, up_options: tuple[str, ...])
 
 async def _run(seed: int, once: bool, pace: float, up_options: tuple[str, ...], ready_file: Path) -> int:
     up = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "chronicle", "up", "--ready-file", str(ready_file), *up_options, start_new_session=True
+        *(sys.executable, "-m", "chronicle", "up", "--ready-file", str(ready_file), *up_options),
+        start_new_session=True,
+        preexec_fn=die_with_parent(signal.SIGTERM),
     )
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):

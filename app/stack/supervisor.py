@@ -21,7 +21,7 @@ POLL_S = 0.1
 STEADY_S = 30.0  # a child that lived this long starts with the shortest wait again
 KILL_RESERVE_S = 0.5  # of the time to stop, what is kept for burying the killed
 TAIL_LINES = 15
-MISCONFIGURED = 78  # sysexits.h EX_CONFIG, what our workers end with: starting them again will not help
+MISCONFIGURED = 78  # sysexits.h EX_CONFIG: no use in hurrying, an operator has to mend something first
 
 
 class Backoff:
@@ -29,7 +29,7 @@ class Backoff:
 
     def __init__(self, first: float = 0.5, longest: float = 15.0) -> None:
         self._first = first
-        self._longest = longest
+        self.longest = longest
         self._next = first
 
     def after(self, lived_s: float) -> float:
@@ -37,7 +37,7 @@ class Backoff:
         if lived_s >= STEADY_S:
             self._next = self._first
         wait = self._next
-        self._next = min(self._longest, self._next * 2)
+        self._next = min(self.longest, self._next * 2)
         return wait
 
 
@@ -109,7 +109,8 @@ class Child:
             if self._stopping.is_set():
                 return
             self.deaths += 1
-            wait = self._backoff.after(time.monotonic() - began)
+            mistaken = self.last_code == MISCONFIGURED
+            wait = self._backoff.longest if mistaken else self._backoff.after(time.monotonic() - began)
             self._console.line(
                 self.program.name, f"ended with {_ending(self.last_code)}; starting it again in {wait:.1f} s"
             )

@@ -83,6 +83,18 @@ async def test_a_cache_of_what_is_synced_stays_and_is_bounded(path: Path) -> Non
     await sink.close()
 
 
+async def test_large_rows_come_in_smaller_portions(sink: SqliteSink) -> None:
+    """However many are asked for, what lies in memory stays bounded; one row always comes."""
+    text = "x" * 900_000
+    await sink.write(batch([logged(n, payload=f'{{"text":"{text}"}}') for n in range(30)]))
+    sizes = []
+    while rows := await sink.peek(1000):
+        sizes.append(len(rows))
+        await sink.mark_synced(rows[-1].seq)
+    assert sum(sizes) == 30
+    assert max(sizes) == 19
+
+
 async def test_a_seq_is_never_given_out_twice(path: Path) -> None:
     """Also when the outbox has been emptied in between: a late mark_synced cannot hit new rows."""
     sink = SqliteSink(path, decode=decode, grace_s=-60)

@@ -138,6 +138,7 @@ async def test_a_misconfigured_child_is_not_tried_again_at_the_start(world: Worl
     await until(lambda: child.deaths == 1)
     with pytest.raises(Unavailable, match=r"(?s)wrong.*port is a word"):
         await child.wait_ready(30)
+    await until(lambda: "again in 15.0 s" in world.out.getvalue())
     await world.supervisor.stop([["wrong"]], timeout=5)
 
 

@@ -81,6 +81,7 @@ def build(config: dict[str, Any]) -> faust.App:
         clock=SystemClock(),
         metrics=NullMetrics(),
         status={},
+        held=set(),
         abort=abort,
         step=Killer(config.get("die")),
     )

@@ -182,6 +182,7 @@ def deps(table: OneTable, log: MemoryLog, abort: Aborted, **changes: Any) -> Dep
         "clock": Clock(),
         "metrics": NullMetrics(),
         "status": {},
+        "held": set(),
         "abort": abort,
         "sleep": no_wait,
         **changes,

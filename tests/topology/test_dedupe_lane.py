@@ -185,7 +185,16 @@ async def test_dedupe_acks_last_and_remembers_only_what_was_produced(bench: Benc
 async def test_dedupe_holds_for_ever_while_the_log_is_away(bench: Bench) -> None:
     """Ten failures in a row: longer and longer waits up to 10 s, nothing acked, then all goes on where it was."""
     bench.log.faults = iter(["lost"] * 6 + ["unknown"] * 4)
-    await bench.run(bench.chunk(record(0, uid(1)), record(1, uid(2))))
+    waiting: set[int] = set()
+    told: list[set[int]] = []
+
+    async def sleep(seconds: float) -> None:
+        bench.slept.append(seconds)
+        told.append(set(waiting))
+
+    await bench.run(bench.chunk(record(0, uid(1)), record(1, uid(2))), sleep=sleep, held=waiting)
+    assert told == [{0}] * 10, "a partition that waits is told, so that nobody takes it for stuck"
+    assert waiting == set()
     assert bench.slept == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0, 10.0, 10.0]
     assert bench.table.partition(0).head.passed == 2
     assert not bench.abort.reasons

@@ -188,6 +188,7 @@ def _outbox() -> None:
     )
     op.create_index("ux_outbox_ingest", "outbox", ["ingest_partition", "ingest_offset"], unique=True)
     op.create_index("ix_outbox_pending", "outbox", ["seq"], sqlite_where=sa.text("state = 'pending'"))
+    op.create_index("ix_outbox_synced", "outbox", ["synced_at"], sqlite_where=sa.text("state = 'synced'"))
     op.create_table(
         "failover_range",
         sa.Column("id", sa.Integer, nullable=False, primary_key=True),

@@ -1,0 +1,38 @@
+"""The plan of a process while it is being wired: what its rooms need of each other and what they add."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.lifecycle import Process, Resource
+from app.metrics import PrometheusMetrics
+from app.settings import Settings
+from app.views.route import Route
+from app.watch import StreamRole
+from schemas.clock import Clock
+
+
+@dataclass
+class Plan:
+    """What the rooms add while the house is being built."""
+
+    settings: Settings
+    clock: Clock
+    metrics: PrometheusMetrics
+    resources: list[Resource] = field(default_factory=list)
+    routes: list[Route] = field(default_factory=list)
+    streams: list[StreamRole] = field(default_factory=list)
+    background: list[Callable[[], Any]] = field(default_factory=list)
+
+    def keep(self, resource: Any) -> Any:
+        """Opened with the process, in this order, and closed in reverse."""
+        self.resources.append(resource)
+        return resource
+
+    def abort(self, why: str) -> None:
+        """End the process at once; wired to `Process.abort` when that exists."""
+        self.process.abort(why)
+
+    process: Process = field(init=False)
