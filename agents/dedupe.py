@@ -28,6 +28,7 @@ import structlog
 from agents.hold import delay
 from agents.quarantine import MAX_DETAIL, encode
 from connectors.ports import EventLog, Record
+from schemas import points
 from schemas.clock import Clock
 from schemas.errors import Poison, Unavailable
 from schemas.event import DeadLetter, IdOrigin, Position
@@ -42,6 +43,8 @@ from tables.seen_table import SeenTable
 MAX_RECORD_BYTES = 2 * 1024 * 1024 - 64 * 1024
 #: Bytes of value a dead letter carries: base64 makes 4/3 of it, and the letter must fit its topic.
 MAX_LETTER_BYTES = 1_400_000
+#: Likewise of key; ours are session ids of at most 1,020 bytes.
+MAX_LETTER_KEY = 32 * 1024
 #: Tombstones sent with one chunk once a bucket has expired: the rest follows with the next ones.
 TOMBSTONES = 200
 #: Ids up to which a changelog record is written again with the next chunk's ids added, instead of a new one.
@@ -52,6 +55,9 @@ SEND_TIMEOUT = 10.0
 _position = struct.Struct(">iq")
 _logger = structlog.get_logger("chronicle.dedupe")
 T = TypeVar("T")
+
+#: The named fault point behind each of the five steps.
+POINTS = ("dedupe.decided", "dedupe.produced", "dedupe.remembered", "dedupe.stored", "dedupe.acked")
 
 
 # --- rules -----------------------------------------------------------------------------------------------------------
@@ -91,8 +97,8 @@ def read(records: Sequence[Any], peek: Peek) -> Read:
     for index, record in enumerate(records):
         value = record.value
         try:
-            if value is not None and len(value) > MAX_RECORD_BYTES:
-                raise Poison("oversize", f"The record has {len(value)} bytes; {MAX_RECORD_BYTES} can be passed on.")
+            if (size := _size(record)) > MAX_RECORD_BYTES:
+                raise Poison("oversize", f"The record has {size} bytes; {MAX_RECORD_BYTES} can be passed on.")
             event_id, fingerprint, origin = peek(value)
         except Poison as poison:
             poisons[index] = poison
@@ -100,6 +106,12 @@ def read(records: Sequence[Any], peek: Peek) -> Read:
         else:
             items.append(Item(record.offset, record.timestamp, event_id, fingerprint, origin is fresh))
     return Read(items, poisons)
+
+
+def _size(record: Any) -> int:
+    """Value, key and headers: all of it is written again, and the log has one limit for the whole."""
+    headers = sum(len(name) + len(value or b"") for name, value in record.headers) if record.headers else 0
+    return len(record.value or b"") + len(record.key or b"") + headers
 
 
 def output(
@@ -142,6 +154,7 @@ def _letter(topic: str, partition: int, record: Any, poison: Poison, event_id: b
     if value is not None and len(value) > MAX_LETTER_BYTES:
         detail = f"{detail} (Cut here to {MAX_LETTER_BYTES} of {len(value)} bytes; all of it is at its place.)"
         value = value[:MAX_LETTER_BYTES]
+    key = None if record.key is None else record.key[:MAX_LETTER_KEY]
     return encode(
         DeadLetter(
             topic=topic,
@@ -151,11 +164,11 @@ def _letter(topic: str, partition: int, record: Any, poison: Poison, event_id: b
             stage="dedupe",
             cause=poison.cause,
             detail=detail[:MAX_DETAIL],
-            key=record.key,
+            key=key,
             value=value,
             failed_at=now_us,
             event_id=None if event_id is None else UUID(bytes=event_id),
-            session_id=None if event_id is None or record.key is None else record.key.decode("utf-8", "replace"),
+            session_id=None if event_id is None or key is None else key.decode("utf-8", "replace"),
         )
     )
 
@@ -181,7 +194,7 @@ class Deps(NamedTuple):
     abort: Callable[[str], None]
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     jitter: Callable[[], float] = random.random
-    step: Callable[[int], None] = lambda number: None
+    step: Callable[[int], None] = lambda number: points.at(POINTS[number - 1])
     fold_ids: int = FOLD_IDS
 
 

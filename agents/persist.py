@@ -25,6 +25,7 @@ from agents.batching import Batcher, BatchPolicy, Cut, Item, Slice
 from agents.hold import Hold
 from agents.quarantine import MAX_DETAIL, bury, grouped, position_of, set_aside
 from connectors.ports import Codec, EventLog, Receipt, Sink
+from schemas import points
 from schemas.clock import Clock
 from schemas.errors import Poison
 from schemas.event import DeadLetter, LoggedEvent, Position
@@ -174,6 +175,7 @@ class Persister:
             self._batcher.add(part, self._clock.monotonic())
             self._arrived.set()
             await asyncio.sleep(0)
+        points.at("persist.decoded")
 
     async def run(self) -> None:
         """The writer. Raises only CancelledError, or what is a bug of ours."""
@@ -193,9 +195,11 @@ class Persister:
         refused = set_aside(receipt, topic=self._topics.events.name, failed_at=self._now_us())
         letters = [*cut.letters, *refused]
         await self._bury(letters)  # 4
+        points.at("persist.before_ack")
         for part in cut.slices:  # 5
             if part.chunk is not None:
                 part.chunk.ack(through=part.end)
+        points.at("persist.after_ack")
         self._tell(cut, receipt, letters, self._clock.monotonic() - began)
 
     async def _bury(self, letters: Sequence[DeadLetter]) -> None:

@@ -20,6 +20,7 @@ import structlog
 
 from agents.quarantine import bury, grouped, set_aside
 from connectors.ports import Backlog, Batch, EventLog, Gate, OutboxRow, Primary, Receipt, SyncRun
+from schemas import points
 from schemas.clock import Clock
 from schemas.errors import Unavailable
 from schemas.event import LoggedEvent
@@ -145,8 +146,10 @@ class SyncBack:
             rows = await self._backlog.peek(min(self._batch, found - events))
             if not rows:
                 break
+            points.at("sync.read")
             letters += await self._sync(rows)
             await self._backlog.mark_synced(rows[-1].seq)
+            points.at("sync.marked")
             events += len(rows)
             self._note(len(rows), found - events)
         return events, letters
@@ -155,6 +158,7 @@ class SyncBack:
         """Steps 2 to 4 for one batch; returns how many of it were set aside."""
         began, events = self._now_us(), [row.event for row in rows]
         receipt = await self._ask(self._primary.write(Batch(events=events, spans=())))
+        points.at("sync.written")
         letters = set_aside(receipt, topic=self._topics.events.name, failed_at=began)
         for group in grouped(letters):
             await bury(group, log=self._log, sink=self._primary, topic=self._topics.dead_letters.name)
@@ -165,6 +169,7 @@ class SyncBack:
             raise Mismatch(
                 f"Postgres holds {run.found_count} of {run.expected_count} rows as they are; none is marked."
             )
+        points.at("sync.verified")
         self._verified_at = self._clock.now()
         return len(letters)
 

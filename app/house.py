@@ -17,10 +17,11 @@ from app.plan import Plan
 from app.settings import Settings
 from app.stats import LedgerReader
 from app.version import version
-from app.views import deadletters, docs, ingest, mount, ops, query, registry
+from app.views import audit, deadletters, docs, ingest, mount, ops, query, registry, sync
 from app.views.body import SERVER_ARGS
 from app.views.route import Route
 from app.watch import Pulse
+from app.web_server import Limits
 from connectors import topics as topic_check
 from connectors.control import KafkaStatusBoard
 from connectors.intake import LogOrSpool
@@ -30,6 +31,7 @@ from connectors.ranges import KafkaRangeBook
 from connectors.readers.failover import FailoverReader
 from connectors.readers.postgres import PostgresReader
 from connectors.readers.sqlite import SqliteReader
+from connectors.scan import LogScan
 from connectors.spool import Spool
 from schemas import codec as wire
 from schemas.clock import Clock, SystemClock
@@ -97,6 +99,26 @@ def build(settings: Settings, clock: Clock | None = None) -> House:
                 reader=reader, intake=intake, log=log, codec=codec, topics=names, clock=plan.clock
             )
         )
+        plan.routes += sync.routes(
+            sync.ConflictViews(
+                reader=reader,
+                codec=codec,
+                clock=plan.clock,
+                metrics=plan.metrics,
+                redact=Redactor() if settings.ingest.redact else None,
+            )
+        )
+        plan.routes += audit.routes(
+            audit.AuditViews(
+                ledger=ledger,
+                offsets=offsets,
+                scan=LogScan(settings.kafka.brokers),
+                status=board,
+                reader=reader,
+                local=local,
+                topics=names,
+            )
+        )
     limit = settings.ingest.spool_max_bytes if settings.ingest.spool else None
     probe = ops.ReadyProbe(
         offsets=offsets, intake=intake, status=board, topics=names, clock=plan.clock, spool_limit=limit
@@ -145,6 +167,8 @@ def _web(plan: Plan) -> faust.App:
             "client_max_size": settings.ingest.max_body_bytes,
             "handler_args": SERVER_ARGS,
         },
+        limits=Limits(max_connections=settings.server.max_connections),
+        answer=problems.outside(plan.clock, plan.metrics),
     )
     mount.mount(app, plan.routes)
     return app

@@ -13,20 +13,28 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from math import inf
 from pathlib import Path
 from typing import Any, Protocol
 
 import faust
 import structlog
-from aiohttp.web import AppRunner
 from faust.app.base import BootStrategy
 
+from app import problems
+from app.web_server import DEFAULT_LIMITS, Answer, Limits, Runner
+from schemas.clock import SystemClock
 from schemas.errors import Misconfigured
+from schemas.metrics import NullMetrics
 
 log = structlog.get_logger("chronicle.process")
 
-#: Longest wait for one part to stop, in seconds; `chronicle up` promises 10 s for everything.
-STOP_S = 4.0
+#: Longest wait for the stream apps to stop, in seconds: finish what is held, commit, leave the group.
+STOP_S = 4.5
+#: Seconds from the wish to end until `run` returns, whatever hangs; `chronicle up` promises 10 for everything.
+END_S = 7.0
+#: Seconds that each part gets to close when the others have used up the time.
+LEAST_S = 0.3
 #: Exit code of a process that gave itself up; the supervisor restarts it.
 BROKEN = 70
 
@@ -46,10 +54,19 @@ class Resource(Protocol):
     async def close(self) -> None: ...
 
 
-def web_app(app_id: str, *, host: str, port: int, datadir: str, options: dict[str, object]) -> faust.App:
+def web_app(
+    app_id: str,
+    *,
+    host: str,
+    port: int,
+    datadir: str,
+    options: dict[str, object],
+    limits: Limits = DEFAULT_LIMITS,
+    answer: Answer | None = None,
+) -> faust.App:
     """The Faust app that serves HTTP; it has no consumer and no producer.
 
-    Faust's own pages are off: `/table` reads any key and `/router` shows the topology to anybody.
+    `answer` makes the answer to what never becomes a request (`problems.outside`). Faust's own pages are off: `/table` reads any key and `/router` shows the topology to anybody.
     """
     Path(datadir).mkdir(parents=True, exist_ok=True)
     app = faust.App(
@@ -73,7 +90,14 @@ def web_app(app_id: str, *, host: str, port: int, datadir: str, options: dict[st
     app.producer_only = True
     # aiohttp's own default waits 60 s for idle keep-alive connections when the process stops.
     server: Any = app.web
-    server._runner = AppRunner(server.web_app, access_log=None, shutdown_timeout=1.0, handler_cancellation=False)
+    server._runner = Runner(
+        server.web_app,
+        limits=limits,
+        answer=answer or problems.outside(SystemClock(), NullMetrics()),
+        access_log=None,
+        shutdown_timeout=1.0,
+        handler_cancellation=False,
+    )
     return app
 
 
@@ -97,10 +121,15 @@ class Process:
         self._stop = asyncio.Event()
         self._code = 0
         self._mistake: Misconfigured | None = None
+        self._end_at = inf
 
     def stop(self) -> None:
         """Ask for an orderly end."""
         self._stop.set()
+
+    async def stopping(self) -> None:
+        """Until the end was asked for, by a signal or by a part that broke."""
+        await self._stop.wait()
 
     def abort(self, why: str) -> None:
         """End at once: an ack of something unwritten would be worse. The supervisor restarts us."""
@@ -114,10 +143,10 @@ class Process:
             loop.add_signal_handler(name, self.stop)
         async with AsyncExitStack() as stack:
             for resource in self._resources:
-                await resource.open()
-                stack.push_async_callback(_bounded, resource.close, type(resource).__name__)
-            await self._web.start()
-            stack.push_async_callback(_bounded, self._web.stop, "web")
+                stack.push_async_callback(self._close, resource.close, type(resource).__name__)
+                await self._unless_stopped(resource.open())
+            stack.push_async_callback(self._close, self._web.stop, "web")
+            await self._unless_stopped(self._web.start())
             tasks = [asyncio.create_task(self._guard(work), name=work.__qualname__) for work in self._background]
             if self._streams and self._before_streams is not None:
                 await self._unless_stopped(self._guard(self._before_streams))
@@ -127,13 +156,16 @@ class Process:
             _calm_gc()
             await self._stop.wait()
             log.info("stopping")
-            await asyncio.gather(*(_bounded(app.stop, str(app.conf.id)) for app in apps))
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            self._end_at = loop.time() + END_S
+            await asyncio.gather(*(_bounded(app.stop, str(app.conf.id), STOP_S) for app in apps))
+            await _cancelled(tasks)
         if self._mistake is not None:
             raise self._mistake
         return self._code
+
+    async def _close(self, close: Callable[[], Awaitable[None]], name: str) -> None:
+        left = self._end_at - asyncio.get_running_loop().time()
+        await _bounded(close, name, max(LEAST_S, min(STOP_S, left)))
 
     async def _start(self, make: Callable[[], faust.App]) -> faust.App | None:
         app = None
@@ -151,8 +183,13 @@ class Process:
     async def _unless_stopped(self, work: Awaitable[None]) -> None:
         """Wait for `work`, or for the signal to stop, whichever comes first. Raises what `work` raises."""
         working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(self._stop.wait())
-        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
+        try:
+            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            working.cancel()
+            raise
+        finally:
+            stopping.cancel()
         if working.done():
             working.result()
         else:
@@ -201,12 +238,34 @@ def _calm_gc() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-async def _bounded(close: Callable[[], Awaitable[None]], name: str) -> None:
-    """Close something, but wait no longer than STOP_S; an error while closing must not keep the rest open."""
-    try:
-        async with asyncio.timeout(STOP_S):
-            await close()
-    except TimeoutError:
-        log.warning("did not stop in time", part=name, seconds=STOP_S)
-    except Exception:
-        log.exception("did not stop cleanly", part=name)
+async def _bounded(close: Callable[[], Awaitable[None]], name: str, seconds: float) -> None:
+    """Close something, but wait no longer than that; an error while closing must not keep the rest open.
+
+    A limit around an `await` is not enough: Faust's services go on with stopping when they are cancelled, and a driver
+    may hang on its cancellation. What does not end in time is cancelled and left to itself.
+    """
+    closing = asyncio.ensure_future(close())
+    await asyncio.wait({closing}, timeout=seconds)
+    if not closing.done():
+        log.warning("did not stop in time", part=name, seconds=round(seconds, 1))
+        closing.add_done_callback(_looked_at)
+        closing.cancel()
+    elif not closing.cancelled() and (error := closing.exception()) is not None:
+        log.error("did not stop cleanly", part=name, exc_info=error)
+
+
+async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel them and wait for a moment; what does not hear it is named and left to itself."""
+    for task in tasks:
+        task.cancel()
+        task.add_done_callback(_looked_at)
+    if tasks:
+        _, deaf = await asyncio.wait(tasks, timeout=LEAST_S)
+        for task in deaf:
+            log.warning("did not stop in time", part=task.get_name(), seconds=LEAST_S)
+
+
+def _looked_at(done: asyncio.Future[None]) -> None:
+    """So that asyncio does not report an error as lost that nobody waits for any more."""
+    if not done.cancelled():
+        done.exception()

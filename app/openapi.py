@@ -85,7 +85,9 @@ def _operation(route: Route, schemas: Mapping[int, Any], renamed: Mapping[str, s
         "operationId": _operation_id(route),
         "summary": route.summary,
         "tags": [route.tag],
-        "responses": {str(status): _response(status, *told, schemas) for status, told in _answers(route).items()},
+        "responses": {
+            str(status): _response(status, *told, schemas, route.media_type) for status, told in _answers(route).items()
+        },
     }
     if route.doc:
         operation["description"] = route.doc
@@ -100,12 +102,12 @@ def _answers(route: Route) -> Mapping[int, tuple[str, Any]]:
     return dict(sorted(route.responses.items())) or {200: ("Done.", None)}
 
 
-def _response(status: int, description: str, shape: Any, schemas: Mapping[int, Any]) -> dict[str, Any]:
+def _response(status: int, description: str, shape: Any, schemas: Mapping[int, Any], media_type: str) -> dict[str, Any]:
     response: dict[str, Any] = {"description": description}
     if isinstance(shape, str):  # a media type: the answer is not JSON
         response["content"] = {shape: {"schema": {"type": "string"}}}
     elif shape is not None and shape is not Problem:
-        response["content"] = {JSON_TYPE: {"schema": _schema(shape, schemas)}}
+        response["content"] = {media_type: {"schema": _schema(shape, schemas)}}
     elif status >= 400:
         response["content"] = {CONTENT_TYPE: {"schema": schemas[id(Problem)]}}
     return response

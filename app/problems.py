@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 from aiohttp import web
-from aiohttp.http_exceptions import BadHttpMessage, ContentEncodingError
+from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError, LineTooLong
 
 from schemas.clock import Clock
 from schemas.errors import Misconfigured, Poison, Refused, Unavailable
@@ -41,6 +41,11 @@ _CODES: Final[Mapping[int, str]] = {
     405: "method_not_allowed",
     413: "too_large",
     415: "unsupported_media_type",
+}
+#: What an answer of this code must have beside its body.
+_HEADERS: Final[Mapping[str, Mapping[str, str]]] = {
+    "unsupported_encoding": {"Accept-Encoding": "gzip, br"},
+    "too_many_connections": {"Retry-After": "1"},
 }
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -82,7 +87,7 @@ def problem_of(error: Exception) -> tuple[Problem, dict[str, str]]:
     if isinstance(error, Refused):
         rejected = error.rejected if isinstance(error, RefusedAll) else None
         found = problem(error.status, error.code, error.detail, pointer=error.pointer, rejected=rejected)
-        return found, {"Accept-Encoding": "gzip, br"} if error.code == "unsupported_encoding" else {}
+        return found, dict(_HEADERS.get(error.code, {}))
     if isinstance(error, Unavailable):
         return _unavailable(error)
     if isinstance(error, web.HTTPException):
@@ -90,7 +95,9 @@ def problem_of(error: Exception) -> tuple[Problem, dict[str, str]]:
     if isinstance(error, (web.RequestPayloadError, ContentEncodingError)):
         detail = "The body cannot be read by its Content-Encoding; send it whole and encoded as the header says."
         return problem(400, "corrupt_body", detail), {}
-    if isinstance(error, BadHttpMessage):
+    if isinstance(error, LineTooLong):
+        return problem(400, "line_too_long", "The request line, or one header, is longer than 8 KiB; shorten it."), {}
+    if isinstance(error, HttpProcessingError):
         return problem(400, "bad_request", "The request is not well-formed HTTP."), {}
     if isinstance(error, Misconfigured):
         return problem(500, "misconfigured", f"{error.detail} {error.remedy}"), {}
@@ -125,6 +132,19 @@ def problems(clock: Clock, metrics: Metrics) -> _Middleware:
         return response
 
     return middleware
+
+
+def outside(clock: Clock, metrics: Metrics) -> Callable[[Exception], web.Response]:
+    """The answer to what never came to the middleware, because it is no request or not a whole one; counted too."""
+
+    def answer(error: Exception) -> web.Response:
+        request_id = str(clock.new_id())
+        response = _respond(error, request_id)
+        response.headers[REQUEST_ID] = request_id
+        metrics.inc("chronicle_http_requests_total", route="unmatched", method="OTHER", status=str(response.status))
+        return response
+
+    return answer
 
 
 def route_of(request: web.Request) -> str:

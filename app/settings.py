@@ -64,13 +64,19 @@ class ServerSettings(Section):
     """The HTTP face."""
 
     host: str = Field("127.0.0.1", description="Address to bind. Anything but loopback needs `server.allow_remote`.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to bind.")
+    port: int = Field(8000, ge=1, le=65535, description="Port to bind.")
     allow_remote: bool = Field(
         False,
         description="Bind an address that others reach, although there are no API keys yet.",
     )
     names: tuple[str, ...] = Field(
         (), description="More host names by which clients reach the server; addresses and localhost always may."
+    )
+    max_connections: int = Field(
+        2000,
+        ge=1,
+        description="Most connections a process holds at once, and never more than half of the files it may open; "
+        "one more is answered 503.",
     )
     url: str = Field("http://127.0.0.1:8000", description="Where the commands (`trace`, `dlq`, …) find the API.")
 
@@ -264,6 +270,11 @@ class Settings(BaseSettings):
     state_dir: Path = Field(
         default_factory=_default_state_dir,
         description="Where spool, tables, SQLite and the embedded stack keep their files.",
+    )
+    fault_points: Path | None = Field(
+        None,
+        description="For fault drills only: a folder in which a process looks, at named points of its way, whether it "
+        "shall die there.",
     )
     server: ServerSettings = ServerSettings()
     kafka: KafkaSettings = KafkaSettings()

@@ -48,6 +48,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     degraded: bool
     dead_open: int | None
     at: float
+    conflicts_open: int | None = None
 
 
 class LedgerReader:
@@ -102,7 +103,7 @@ class LedgerReader:
         dedupe = self._counters(statuses, ingest_end, stale)
         events_end = await self._keep("events", self._ends(self._topics.events.name), {}, stale)
         sqlite = await self._keep("sqlite", self._backlog(), StoreCount(), stale)
-        postgres, dead_open = await self._keep("postgres", self._primary(), (StoreCount(), None), stale)
+        postgres, dead_open, disputed = await self._keep("postgres", self._primary(), (StoreCount(), None, None), stale)
         inputs = Inputs(
             spool=spool,
             refused=refused,
@@ -119,6 +120,7 @@ class LedgerReader:
             inputs=inputs,
             degraded="postgres" in stale,
             dead_open=dead_open,
+            conflicts_open=disputed,
             at=self._clock.now(),
         )
 
@@ -159,11 +161,11 @@ class LedgerReader:
         progress = await self._local.progress()
         return StoreCount(next=progress, **await self._local.backlog())
 
-    async def _primary(self) -> tuple[StoreCount, int]:
-        async def counts(reader: Reader) -> tuple[StoreCount, int]:
+    async def _primary(self) -> tuple[StoreCount, int | None, int | None]:
+        async def counts(reader: Reader) -> tuple[StoreCount, int | None, int | None]:
             progress, found = await reader.progress(), await reader.ledger()
             kept = {name: found[name] for name in ("stored", "duplicates", "rejected", "dead")}
-            return StoreCount(next=progress, **kept), found["dead_open"]
+            return StoreCount(next=progress, **kept), found["dead_open"], found["conflicts_open"]
 
         return await self._reader.ask_primary(counts)
 
@@ -173,6 +175,8 @@ def show(reading: Reading, metrics: Metrics) -> None:
     sums = reading.ledger
     for part in ("accepted", "stored", "duplicates", "rejected", "dead", "pending", "difference"):
         metrics.set("chronicle_ledger", getattr(sums, part), part=part)
+    if reading.conflicts_open is not None:
+        metrics.set("chronicle_conflicts_open", reading.conflicts_open)
     inputs = reading.inputs
     done = ledger.highest((inputs.postgres.next, inputs.sqlite.next, inputs.persist_next))
     passed = {partition: count.next for partition, count in inputs.dedupe.items()}

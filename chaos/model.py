@@ -173,6 +173,10 @@ class Place(Protocol):
         """All of Chronicle's processes, in order; broker and database go on."""
         ...
 
+    async def kill_chronicle(self) -> None:
+        """SIGKILL to `up` and everything of Chronicle at once; broker and database go on."""
+        ...
+
     async def start_chronicle(self) -> None:
         """Start it again on the same state and wait until it is ready."""
         ...
@@ -195,7 +199,7 @@ class Findings:
 
 
 class Fault(ABC):
-    """One kind of fault. A class of the catalogue: `chaos.faults.CATALOGUE` lists them all.
+    """One kind of fault. A class of the catalogue: `chaos.faults.catalogue()` lists them all.
 
     The runner calls `inject`, waits `hold_s`, calls `heal` (also when anything went wrong), waits until the place is
     ready and lag is 0, measures, and repeats that `hits` times. One instance is one round: it may keep what it did.

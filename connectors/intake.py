@@ -32,6 +32,7 @@ import structlog
 
 from connectors.ports import Durable, EventLog, Record
 from connectors.spool import Spool
+from schemas import points
 from schemas.clock import Clock
 from schemas.errors import Poison, Unavailable
 from schemas.metrics import Metrics, NullMetrics
@@ -136,6 +137,7 @@ class LogOrSpool:
             raise Unavailable("intake", detail, retry_after=2.0, unknown=True) from None
         finally:
             self._leave(entry)
+        points.at("ingest.after_ack")
         return durable
 
     def pending(self) -> int:
@@ -183,6 +185,7 @@ class LogOrSpool:
 
     async def _send(self, entry: _Entry) -> None:
         """Send one entry that is in line, and let the line advance by the outcome."""
+        points.at("ingest.before_ack")
         try:
             await self._log.send(self._topic, entry.records, timeout=self._ack_s)
         except Unavailable as error:

@@ -188,6 +188,25 @@ dead_letters = sa.Table(
     sa.Column("stored_at", Micros, nullable=False),
 )
 sa.Index("ix_dead_letters_failed", dead_letters.c.failed_at)
+sa.Index("ix_dead_letters_event", dead_letters.c.event_id)
+sa.Index("ix_dead_letters_ingest", dead_letters.c.ingest_partition, dead_letters.c.ingest_offset)
+
+#: What was decided about a conflict, by the dead letter that holds the other side. The view `conflicts` (made by
+#: migration 0002) shows both sides of each; readers ask the tables.
+conflict_resolutions = sa.Table(
+    "conflict_resolutions",
+    metadata,
+    sa.Column("topic", sa.Text, primary_key=True),
+    sa.Column("partition", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("offset", Big, primary_key=True, autoincrement=False),
+    sa.Column("event_id", Id, nullable=False),
+    sa.Column("strategy", sa.Text, nullable=False, comment="remote | local | merge | manual"),
+    sa.Column("resolved_at", Micros, nullable=False),
+    sa.Column("payload_before", Json, comment="of the stored event; null where it was left as it is"),
+    sa.Column("payload_after", Json),
+    sa.CheckConstraint("strategy IN ('remote', 'local', 'merge', 'manual')", name="strategy"),
+)
+sa.Index("ix_conflict_resolutions_event", conflict_resolutions.c.event_id)
 
 #: One row for each chunk that sync-back brought home, with the check that was made.
 sync_runs = sa.Table(

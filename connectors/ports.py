@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 
 from schemas.event import DeadLetter, HookEvent, LoggedEvent, Position
-from schemas.query import EventFilter, Page, SessionFilter
+from schemas.query import EventFilter, Page, Resolution, SessionFilter, Witnesses
 
 # --- the log ---------------------------------------------------------------------------------------------------------
 
@@ -315,7 +315,7 @@ class Reader(Protocol):
     async def session(self, session_id: str) -> dict[str, Any] | None: ...
 
     async def ledger(self) -> Mapping[str, int]:
-        """stored, duplicates, rejected (conflicts), dead, dead_open, unsynced: what this database knows."""
+        """stored, duplicates, rejected (conflicts), dead, dead_open, conflicts_open, unsynced: what it knows."""
         ...
 
     async def dead_letters(self, *, limit: int, after: str | None = None, cause: str | None = None) -> Page: ...
@@ -326,6 +326,22 @@ class Reader(Protocol):
 
     async def resolve_dead_letter(self, id: str, *, replayed_as: UUID | None, at: int) -> None:
         """Mark it as dealt with at `at` (microseconds since the epoch); the link to its new event, if it has one."""
+        ...
+
+    async def conflicts(self, *, limit: int, after: str | None = None, still_open: bool = False) -> Page:
+        """Two events under one id, latest first; places, times and decision, no payloads."""
+        ...
+
+    async def conflicts_of(self, event_id: UUID) -> list[dict[str, Any]]:
+        """All conflicts of one id, latest first, each with `value`, the other's record in base64."""
+        ...
+
+    async def resolve_conflicts(self, wanted: Resolution) -> int:
+        """In one transaction; returns how many were open and are closed now. The old payload is kept."""
+        ...
+
+    async def witnesses(self, partition: int, first: int, last: int, ids: Sequence[UUID]) -> Witnesses:
+        """What is known of the ingest records [first, last] of a partition, and of these ids; at most 1,000 ids."""
         ...
 
     async def trace(self, event_id: UUID) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from connectors.pglink import PostgresLink
 from connectors.ports import Batch, Receipt, SyncRun
 from connectors.rollup import fold, session_row
 from connectors.rows import EVENT_COLUMNS, Known, checksum, event_row, judge, letter_row, progress_rows, split_repeats
+from schemas import points
 from schemas.clock import Clock, SystemClock
 from schemas.event import DeadLetter, HookEvent, IdOrigin, LoggedEvent, Position
 
@@ -156,14 +157,17 @@ class PostgresSink:
     async def _transaction(self, connection: Any, batch: Batch, careful: bool, attempt: _Attempt) -> Receipt:
         await connection.execute(pgsql.BEGIN)
         outcome = await self._store_all(connection, batch.events, careful, attempt)
+        points.at("persist.copied")
         verdicts = await self._judge(connection, outcome.late)
         if outcome.fresh:
             await connection.execute(pgsql.SESSIONS, *_columns(map(session_row, fold(outcome.fresh))))
         progress = progress_rows(batch.spans, outcome.fresh)
         if progress:
             await connection.execute(pgsql.PROGRESS, *_columns(progress))
+        points.at("persist.before_commit")
         attempt.committing = True
         await _commit(connection)
+        points.at("persist.after_commit")
         return Receipt(
             sink="postgres",
             stored=len(outcome.fresh),

@@ -22,6 +22,7 @@ import structlog
 
 from connectors.ports import Record
 from connectors.spool_file import Salvage, connect, open_file
+from schemas import points
 from schemas.clock import Clock
 from schemas.errors import Unavailable
 
@@ -221,7 +222,12 @@ class Spool:
         try:
             connection.execute("BEGIN IMMEDIATE")
             results = [job.work(connection) for job in jobs]
+            appended = self._next != before
+            if appended:
+                points.at("spool.before_fsync")
             connection.execute("COMMIT")
+            if appended:
+                points.at("spool.after_fsync")
         except Exception as error:  # whatever it was, every waiter must get an answer and the thread must go on
             self._next = before
             self.last_error = f"{type(error).__name__}: {error}"

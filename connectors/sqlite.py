@@ -22,6 +22,7 @@ from connectors.ports import Batch, FailoverRange, Holdings, OutboxRow, Receipt,
 from connectors.rollup import Delta, fold, merge, session_row
 from connectors.rows import Known, event_row, judge, letter_of, letter_row, progress_rows, split_repeats
 from connectors.sqlite_store import Corrupt, Quarantine, SqliteStore, store_id
+from schemas import points
 from schemas.clock import Clock, SystemClock
 from schemas.codec import AvroCodec
 from schemas.errors import Poison
@@ -84,9 +85,11 @@ class SqliteSink:
     async def write(self, batch: Batch) -> Receipt:
         """See the contract."""
         try:
-            return await self._store.run(lambda connection: self._write(connection, batch, careful=False))
+            receipt = await self._store.run(lambda connection: self._write(connection, batch, careful=False))
         except DATA_ERRORS:
-            return await self._store.run(lambda connection: self._write(connection, batch, careful=True))
+            receipt = await self._store.run(lambda connection: self._write(connection, batch, careful=True))
+        points.at("sqlite.after_commit")
+        return receipt
 
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> int:
         """See the contract."""
@@ -173,6 +176,7 @@ class SqliteSink:
     def _write(self, connection: sqlite3.Connection, batch: Batch, *, careful: bool) -> Receipt:
         receipt = _write(connection, batch, now := self._now(), careful=careful)
         rows, store = _add_ranges(connection, batch.spans, now), store_id(connection)
+        points.at("sqlite.before_commit")
         return msgspec.structs.replace(receipt, ranges=[_range(row, store, self._scope) for row in rows])
 
     def _outbox_row(

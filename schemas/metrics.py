@@ -50,6 +50,9 @@ METRICS: Final[tuple[MetricSpec, ...]] = (
     MetricSpec("chronicle_sync_pending", "gauge", "Events in SQLite that Postgres does not have yet."),
     MetricSpec("chronicle_sync_synced_total", "counter", "Events brought back from SQLite to Postgres."),
     MetricSpec("chronicle_sync_mismatches_total", "counter", "Sync-back checks that failed; must stay 0."),
+    # conflicts
+    MetricSpec("chronicle_conflicts_open", "gauge", "Events that claim the id of another and wait for a decision."),
+    MetricSpec("chronicle_conflicts_resolved_total", "counter", "Conflicts that were decided.", ("strategy",)),
     # the log
     MetricSpec("chronicle_lag", "gauge", "Records a role has not yet worked off.", ("role", "partition")),
     MetricSpec("chronicle_commit_failures_total", "counter", "Offset commits that failed and were kept.", ("role",)),

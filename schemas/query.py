@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from schemas.errors import Refused
+from schemas.event import Position
 
 MAX_LIMIT = 1000
 
@@ -63,3 +65,24 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
     items: list[dict[str, Any]]
     next: Cursor | None = None
+
+
+class Witnesses(msgspec.Struct, frozen=True):
+    """What a database knows of some ingest records: (place, fingerprint) by id; letters as (id, place, cause)."""
+
+    stored: Mapping[UUID, tuple[Position, bytes]]
+    letters: Sequence[tuple[UUID | None, Position | None, str]]
+
+
+class Resolution(msgspec.Struct, frozen=True, kw_only=True):
+    """A decision about conflicts: `letters` (ids) are closed; `payload` (JSON text) replaces that of the stored event.
+
+    `payload` None leaves it as it is; `flags` are those of the new text. `at` is microseconds.
+    """
+
+    event_id: UUID
+    letters: Sequence[str]
+    strategy: str
+    at: int
+    payload: str | None = None
+    flags: int = 0

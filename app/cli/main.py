@@ -22,6 +22,9 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "db": ("app.cli.db:db", "Migrate the database."),
     "topics": ("app.cli.topics:topics", "Make the topics."),
     "dlq": ("app.cli.dlq:dlq", "List, show and replay dead letters."),
+    "audit": ("app.cli.audit:audit", "Does everything that was accepted add up?"),
+    "sync": ("app.cli.sync:sync", "Sync-back, and events that claim one id."),
+    "drill": ("app.cli.drill:drill", "Break something on purpose, lose nothing."),
     "trace": ("app.cli.trace:trace", "Show every hop of one event."),
 }
 

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import sys
+import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import rich_click as click
+import structlog
 
 from app import telemetry
 from app.settings import Settings
+from schemas import points
 from schemas.errors import Misconfigured
+
+if TYPE_CHECKING:  # importing it loads Faust, which --help need not wait for
+    from app.lifecycle import Process
 
 #: sysexits.h EX_CONFIG: starting again will not help, an operator must.
 MISCONFIGURED = 78
+#: Seconds from the wish to end to the end, tidy or not; `Process.run` is through in 7, `chronicle up` promises 10.
+END_S = 8.0
+#: The exit code then: what `app.lifecycle.BROKEN` is, so that it is seen.
+UNTIDY = 70
+#: Seconds for tasks to hear that they are cancelled, once everything that keeps something is closed.
+SWEEP_S = 0.3
 
 
 @click.command()
@@ -37,11 +51,28 @@ def worker(roles: str | None, name: str | None, host: str | None, port: int | No
     try:
         settings = Settings.load(file=file, **given)
         telemetry.configure(settings.logging, worker=settings.worker_name)
+        points.arm(settings.fault_points)
+        if settings.fault_points:
+            structlog.get_logger("chronicle.process").warning(
+                "armed for a fault drill", fault_points=str(settings.fault_points)
+            )
         code = _run(settings)
     except Misconfigured as error:
         click.echo(f"chronicle: {error}", err=True)
         code = MISCONFIGURED
-    sys.exit(code)
+    _end(code)
+
+
+async def _leave(process: Process) -> None:
+    """Once the end is asked for, see to it that it comes.
+
+    A held batch in a driver's thread, or a task that does not hear its cancellation, would keep the process for ever
+    while a supervisor waits. What is not acked by then comes again.
+    """
+    await process.stopping()
+    end = threading.Timer(END_S, os._exit, (UNTIDY,))
+    end.daemon = True
+    end.start()
 
 
 def _run(settings: Settings) -> int:
@@ -50,7 +81,39 @@ def _run(settings: Settings) -> int:
     from app.house import build
 
     async def main() -> int:
-        return await build(settings).process.run()
+        process = build(settings).process
+        leaving = asyncio.create_task(_leave(process))
+        try:
+            return await process.run()
+        finally:
+            if not leaving.done():
+                leaving.cancel()
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(main())
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        return loop.run_until_complete(main())
+    finally:
+        _sweep(loop)
+
+
+def _sweep(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel what is left and wait for a moment; `asyncio.run` would wait for ever for a task that does not hear it."""
+    if tasks := asyncio.all_tasks(loop):
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.wait(tasks, timeout=SWEEP_S))
+
+
+def _end(code: int) -> NoReturn:
+    """End with this code. Threads are not waited for.
+
+    All that keeps something is closed by now. What may still run is a driver's thread that waits for an answer on a
+    dead connection, for as long as its protocol allows: half a minute for a database, a minute for the broker.
+    """
+    if threading.active_count() == 1:
+        sys.exit(code)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

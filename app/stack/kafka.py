@@ -42,7 +42,7 @@ Configuration:
 """
 
 
-def properties(*, port: int, controller_port: int, log_dir: Path) -> str:
+def properties(*, port: int, controller_port: int, log_dir: Path, advertised_port: int | None = None) -> str:
     """server.properties. Everything that differs from Kafka's default says why."""
     values = {
         "process.roles": "broker,controller",
@@ -50,7 +50,7 @@ def properties(*, port: int, controller_port: int, log_dir: Path) -> str:
         "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
         "controller.listener.names": "CONTROLLER",
         "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{advertised_port or port}",
         "log.dirs": log_dir,
         # one node: nothing to copy to
         "offsets.topic.replication.factor": 1,
@@ -89,14 +89,21 @@ class Kafka:
     """A broker in `directory` on 127.0.0.1:`port`; its data stay there.
 
     `start`/`stop` run it by itself; the supervisor uses `prepare` and `program`. `kafka_home` is an unpacked Kafka
-    distribution to use instead of the pinned jars.
+    distribution to use instead of the pinned jars. `advertised_port` is where it sends its clients: that of a proxy.
     """
 
     def __init__(
-        self, directory: Path, port: int, *, controller_port: int | None = None, kafka_home: Path | None = None
+        self,
+        directory: Path,
+        port: int,
+        *,
+        controller_port: int | None = None,
+        kafka_home: Path | None = None,
+        advertised_port: int | None = None,
     ) -> None:
         self.directory = directory
         self.port = port
+        self._advertised_port = advertised_port
         self._controller_port = controller_port or free_port(avoid=frozenset({port}))
         self._kafka_home = kafka_home
         self._daemon: Daemon | None = None
@@ -159,7 +166,12 @@ class Kafka:
         return self.directory / "server.properties"
 
     def _write_properties(self, log_dir: Path) -> None:
-        text = properties(port=self.port, controller_port=self._controller_port, log_dir=log_dir)
+        text = properties(
+            port=self.port,
+            controller_port=self._controller_port,
+            log_dir=log_dir,
+            advertised_port=self._advertised_port,
+        )
         self._config.write_text(text)
 
     def _java(self) -> tuple[str, ...]:

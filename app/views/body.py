@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Iterator
 from typing import Any, Final
 
 import brotli  # type: ignore[import-untyped, unused-ignore]
@@ -20,6 +21,10 @@ _LINES: Final = frozenset(
 SERVER_ARGS: Final[dict[str, Any]] = {"auto_decompress": False, "keepalive_timeout": 30.0}
 #: From this packed size on the unpacking is done in a thread.
 _THREAD_FROM: Final = 2048
+#: Bytes unpacked in one go: what is over the limit is noticed before there is much more of it.
+_PART: Final = 64 * 1024
+#: Each gzip member costs a decompressor of its own: eight megabytes of empty ones would keep a core busy for seconds.
+_MEMBERS: Final = 1000
 #: Below this a high ratio is no bomb: equal small events compress a thousandfold.
 _RATIO_FROM: Final = 1024 * 1024
 
@@ -68,49 +73,48 @@ async def read_body(request: Request, limits: IngestLimits) -> bytes:
 
 def unpack(packed: bytes, encoding: str, limits: IngestLimits) -> bytes:
     """Undo gzip or br, never holding more than the limit. Raises `Refused`: 400 `corrupt_body`, 413."""
+    body = bytearray()
     try:
-        body = (_gunzip if encoding == "gzip" else _unbrotli)(packed, limits.max_body_bytes + 1)
+        for part in (_gunzip if encoding == "gzip" else _unbrotli)(packed):
+            body += part
+            if len(body) > limits.max_body_bytes:
+                raise _too_large(limits)
     except (ValueError, zlib.error, brotli.error) as error:
         detail = f"The body cannot be read as {encoding}; send it whole and encoded as Content-Encoding says."
         raise Refused(400, "corrupt_body", detail) from error
-    if len(body) > limits.max_body_bytes:
-        raise _too_large(limits)
     if len(body) > max(_RATIO_FROM, len(packed) * limits.max_ratio):
         detail = f"The body unpacks to over {limits.max_ratio} times its size; send it less compressed or in parts."
         raise Refused(413, "ratio_too_high", detail)
-    return body
+    return bytes(body)
 
 
-def _gunzip(packed: bytes, limit: int) -> bytes:
-    """At most `limit` bytes of all members. Raises ValueError when the last one is cut off."""
-    parts, size = [], 0
-    while size < limit:
+def _gunzip(packed: bytes) -> Iterator[bytes]:
+    """The contents of all members, in parts. Raises ValueError when the last one is cut off, or there are too many."""
+    at = members = 0
+    while at < len(packed) or not members:
+        members += 1
+        if members > _MEMBERS:
+            raise ValueError(f"over {_MEMBERS} gzip members")
         member = zlib.decompressobj(wbits=31)
-        part = member.decompress(packed, limit - size)
-        parts.append(part)
-        size += len(part)
-        if size >= limit:
-            break
-        if not member.eof:
-            raise ValueError("the gzip stream ends too early")
-        packed = member.unused_data
-        if not packed:
-            break
-    return b"".join(parts)
+        while not member.eof:
+            piece = packed[at : at + _PART]
+            part = member.decompress(piece, _PART)
+            if not part and not piece and not member.eof:
+                raise ValueError("the gzip stream ends too early")
+            at += len(piece) - len(member.unused_data if member.eof else member.unconsumed_tail)
+            yield part
 
 
-def _unbrotli(packed: bytes, limit: int) -> bytes:
-    """At most about `limit` bytes. Raises ValueError when the stream is cut off."""
+def _unbrotli(packed: bytes) -> Iterator[bytes]:
+    """The content, in parts. Raises ValueError when the stream is cut off."""
     stream = brotli.Decompressor()
-    parts = [stream.process(packed, output_buffer_limit=limit)]
-    size = len(parts[0])
-    while size < limit and not stream.is_finished():
-        part = stream.process(b"", output_buffer_limit=limit)
+    part = stream.process(packed, output_buffer_limit=_PART)
+    yield part
+    while not stream.is_finished():
+        part = stream.process(b"", output_buffer_limit=_PART)
         if not part:
             raise ValueError("the brotli stream ends too early")
-        parts.append(part)
-        size += len(part)
-    return b"".join(parts)
+        yield part
 
 
 async def _read(request: Request, limits: IngestLimits) -> bytes:

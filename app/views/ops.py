@@ -28,6 +28,7 @@ from schemas.topics import Topics
 TOPICS_S = 1.0
 #: What of a worker's status is shown: an allowlist, so that a new field is private until somebody says otherwise.
 _PERSIST_SHOWN = ("sink", "breaker", "proven", "sqlite_pending", "last_error", "sync", "ranges")
+_BAD: tuple[str, Any] = ("A parameter is wrong or unknown; `pointer` names it.", None)
 _STRICT = Param(
     name="strict",
     schema={"type": "boolean", "default": False},
@@ -175,10 +176,14 @@ def routes(views: OpsViews) -> list[Route]:
     def get(path: str, handler: Any, summary: str, answers: dict[int, tuple[str, Any]], **more: Any) -> Route:
         return Route(method="GET", path=path, handler=handler, summary=summary, tag="ops", responses=answers, **more)
 
-    ready = {200: ("Events may be sent here.", shapes.Ready), 503: ("Not now; `checks` say why.", shapes.Ready)}
+    ready = {
+        200: ("Events may be sent here.", shapes.Ready),
+        422: _BAD,
+        503: ("Not now; `checks` say why.", shapes.Ready),
+    }
     return [
-        get("/", views.index, "What this is", {200: ("Name, version, links.", shapes.Index)}),
-        get("/health", views.health, "Does the process live?", {200: ("It does.", shapes.Health)}),
+        get("/", views.index, "What this is", {200: ("Name, version, links.", shapes.Index), 422: _BAD}),
+        get("/health", views.health, "Does the process live?", {200: ("It does.", shapes.Health), 422: _BAD}),
         get("/ready", views.ready, "May events be sent here?", ready, params=(_STRICT,)),
         get("/metrics", views.metrics, "Prometheus metrics", {200: ("Prometheus text or OpenMetrics.", "text/plain")}),
     ]
@@ -186,7 +191,7 @@ def routes(views: OpsViews) -> list[Route]:
 
 def stats_routes(views: OpsViews) -> list[Route]:
     """The loss ledger, for processes with the role api."""
-    answers: dict[int, tuple[str, Any]] = {200: ("The ledger.", shapes.Stats)}
+    answers: dict[int, tuple[str, Any]] = {200: ("The ledger.", shapes.Stats), 422: _BAD}
     doc = (
         "accepted = stored + duplicates + rejected + dead + pending + difference; difference is 0 when nothing is lost."
     )

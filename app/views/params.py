@@ -64,6 +64,13 @@ class Query:
         """true or false; absent is false."""
         return self.choice(name, ("true", "false", "1", "0")) in {"true", "1"}
 
+    def number(self, name: str) -> int | None:
+        """A whole number from 0, of at most 15 digits."""
+        value = self._values.get(name)
+        if value is not None and not _DIGITS.fullmatch(value):
+            refuse(name, f"{name} must be a whole number from 0.")
+        return None if value is None else int(value)
+
     def limit(self) -> int:
         """1 to 1,000, 100 when absent."""
         value = self._values.get("limit", "100")

@@ -107,7 +107,7 @@ class QueryViews:
         self, what: str, question: Callable[[Reader], Awaitable[dict[str, Any] | None]], *, lenient: bool = False
     ) -> Answer[dict[str, Any]]:
         """One thing, or 404; while Postgres is away "not here" is not "does not exist": 503 (or, lenient, {})."""
-        answer = await self._reader.ask(question)
+        answer = await self._reader.find(question)
         if answer.value is None and answer.degraded and not lenient:
             raise Unavailable("postgres", f"Postgres is away and this {what} is not in the local store.", retry_after=2)
         if answer.value is None and not answer.degraded:

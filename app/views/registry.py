@@ -18,6 +18,12 @@ from schemas.registry import COMPATIBILITY, Registry, SchemaVersion
 CONTENT_TYPE: Final = "application/vnd.schemaregistry.v1+json"
 TAG: Final = "schema registry"
 
+_ERROR: Final = {
+    "type": "object",
+    "properties": {"error_code": {"type": "integer"}, "message": {"type": "string"}},
+    "required": ["error_code", "message"],
+}
+
 Answer = Callable[[Request], Any]
 
 
@@ -79,7 +85,12 @@ def _route(method: Any, path: str, summary: str, handler: Handler) -> Route:
         tag=TAG,
         params=tuple(Param(name=name, where="path", required=True) for name in names),
         body={"type": "object", "properties": {"schema": {"type": "string"}}} if method == "POST" else None,
-        responses={200: ("In Confluent's form", None), 404: ("No such subject, version or schema", None)},
+        responses={
+            200: ("In Confluent's form", {}),
+            404: ("No such subject, version or schema", _ERROR),
+            422: ("Not a version, or not a schema we have", _ERROR),
+        },
+        media_type=CONTENT_TYPE,
     )
 
 

@@ -24,7 +24,8 @@ class Param(msgspec.Struct, frozen=True, kw_only=True):
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     """`path` is in aiohttp's form (`/events/{event_id}`). `body` and `responses` hold msgspec types or JSON Schema.
 
-    `responses` maps a status to (description, type or None). `tag` groups the page at /docs.
+    `responses` maps a status to (description, type or None). `tag` groups the page at /docs. `media_type` is that of
+    answers with a type.
     """
 
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -36,3 +37,4 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     params: tuple[Param, ...] = ()
     body: Any = None
     responses: dict[int, tuple[str, Any]] = msgspec.field(default_factory=dict)
+    media_type: str = "application/json"

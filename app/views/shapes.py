@@ -187,6 +187,115 @@ class Stats(msgspec.Struct, kw_only=True):
     at: Instant
 
 
+class LogStretch(msgspec.Struct, kw_only=True):
+    """Offsets [begin, end) of one partition of the ingest topic."""
+
+    partition: int
+    begin: int
+    end: int
+
+
+class Audit(msgspec.Struct, kw_only=True):
+    """The loss ledger, and the stretches of the log that hold its records (one, when a session was named)."""
+
+    ledger: LedgerSum
+    parts: dict[str, dict[str, int]]
+    source: str
+    degraded: bool
+    stale: list[str]
+    at: Instant
+    session_id: str | None
+    log: list[LogStretch]
+
+
+class Fates(msgspec.Struct, kw_only=True):
+    """What became of records, counted one by one."""
+
+    stored: int
+    duplicates: int
+    rejected: int
+    dead: int
+    pending: int
+    missing: int
+
+
+class Missing(msgspec.Struct, kw_only=True):
+    """A record that is nowhere; `event_id` is null where its bytes do not tell one."""
+
+    event_id: str | None
+    partition: int
+    offset: int
+
+
+class AuditPage(msgspec.Struct, kw_only=True):
+    """`read` records were read from `start` on; ask again with `start` = `next` until it is null."""
+
+    partition: int
+    start: int
+    next: int | None
+    end: int
+    read: int
+    records: Fates
+    missing: list[Missing]
+
+
+class Conflict(msgspec.Struct, kw_only=True):
+    """Two events under one id. `first` is stored, `other` is the dead letter `letter`; places are of the ingest topic.
+
+    `first` is null while the first event is not in the database that answers.
+    """
+
+    event_id: str
+    letter: str
+    session_id: str | None
+    stage: str
+    first: LogPosition | None
+    other: LogPosition | None
+    found_at: Instant
+    resolved_at: Instant | None
+    strategy: Literal["remote", "local", "merge", "manual", "new_id"] | None
+
+
+class ConflictPage(Page, kw_only=True):
+    """A page of conflicts."""
+
+    items: list[Conflict]
+
+
+class OtherSide(Conflict, kw_only=True):
+    """A conflict with the event that came later; null where its bytes cannot be read any more."""
+
+    event: dict[str, Any] | None
+
+
+class Sides(msgspec.Struct, kw_only=True):
+    """All that claim one id: the stored event, and those that came later, latest first."""
+
+    event_id: str
+    first: Event | None
+    others: list[OtherSide]
+
+
+class Resolve(msgspec.Struct, kw_only=True):
+    """How to resolve the conflicts of an id; `letter` says which, when several are open; `payload` is for `manual`."""
+
+    strategy: Literal["remote", "local", "merge", "manual"]
+    letter: str | None = None
+    payload: dict[str, Any] | None = None
+    dry_run: bool = False
+
+
+class Resolved(msgspec.Struct, kw_only=True):
+    """`payload` is that of the stored event afterwards; `resolved` is false for a dry run."""
+
+    event_id: str
+    strategy: str
+    letters: list[str]
+    payload: dict[str, Any] | None
+    changed: bool
+    resolved: bool
+
+
 class Health(msgspec.Struct, kw_only=True):
     """The process lives."""
 

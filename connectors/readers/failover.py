@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from connectors.ports import Reader
-from connectors.readers.sql import TooSlow
+from connectors.readers.sql import QueryFailed, TooSlow
 from schemas.errors import Unavailable
 
 T = TypeVar("T")
@@ -33,6 +33,7 @@ class Answer(msgspec.Struct, Generic[T], frozen=True):
 class FailoverReader:
     """`ask(question)` puts a question to `primary`, and to `local` when primary raises `Unavailable`.
 
+    A question that fails by itself (`QueryFailed`) is put to `local` too, but no other question is: primary is not away.
     A primary that is silent is given up after two seconds, unless a probe on another connection says it is well: then
     the question is a heavy one and is waited for. Raises `Unavailable` when neither answers, `TooSlow` when the primary
     is well and the question too large. The rest (`Refused`) goes through.
@@ -73,6 +74,8 @@ class FailoverReader:
                 return Answer(await self._patiently(question), self.primary.name, False)
             except TooSlow:
                 raise
+            except QueryFailed as error:
+                away = error
             except Unavailable as error:
                 away = self._went_away(error)
         if self.local is None:
@@ -82,6 +85,20 @@ class FailoverReader:
         except Unavailable as error:
             raise Unavailable(away.what, f"{away.detail}; and {error}", retry_after=HOLD_DOWN_S) from error
 
+    async def find(self, question: Callable[[Reader], Awaitable[T | None]]) -> Answer[T | None]:
+        """As `ask`, for one thing: what Postgres does not have may still wait in the local store to be synced back.
+
+        So an event that was readable during an outage stays readable while it is on its way.
+        """
+        answer = await self.ask(question)
+        if answer.value is not None or answer.degraded or self.local is None:
+            return answer
+        try:
+            waiting = await question(self.local)
+        except Unavailable:  # Postgres has answered, and that is the answer
+            return answer
+        return answer if waiting is None else Answer(waiting, self.local.name, False)
+
     async def ask_primary(self, question: Callable[[Reader], Awaitable[T]]) -> T:
         """For what only Postgres may answer. Raises `Unavailable` at once while it is known to be away."""
         away = self._away_now()
@@ -89,7 +106,7 @@ class FailoverReader:
             raise away
         try:
             return await self._patiently(question)
-        except TooSlow:
+        except (TooSlow, QueryFailed):
             raise
         except Unavailable as error:
             raise self._went_away(error) from error

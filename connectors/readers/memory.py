@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 from uuid import UUID
 
-from connectors.readers import shape
+from connectors.readers import conflicts, shape
 from connectors.readers.sql import LEDGER_FIELDS
 from schemas.errors import Refused, Unavailable
-from schemas.query import Cursor, EventFilter, Page, SessionFilter
+from schemas.event import Position
+from schemas.query import Cursor, EventFilter, Page, Resolution, SessionFilter, Witnesses
 
 MutableRow = dict[str, Any]
 
@@ -91,7 +92,8 @@ class MemoryReader:
         rejected = sum(row["cause"] == "conflict" for row in counted)
         still_open = sum(row["resolved_at"] is None for row in self.letter_rows)
         stored = len(self.event_rows) if self.stored is None else self.stored
-        values = (stored, len(self.duplicate_rows), rejected, len(counted) - rejected, still_open, 0)
+        disputed = sum(row["cause"] == "conflict" and row["resolved_at"] is None for row in self.letter_rows)
+        values = (stored, len(self.duplicate_rows), rejected, len(counted) - rejected, still_open, disputed, 0)
         return dict(zip(LEDGER_FIELDS, values, strict=True))
 
     async def backlog(self) -> Mapping[str, int]:
@@ -124,9 +126,68 @@ class MemoryReader:
             if shape.letter_id(row) == id:
                 row.update(resolved_at=at, replayed_as=replayed_as)
 
+    async def conflicts(self, *, limit: int, after: str | None = None, still_open: bool = False) -> Page:
+        self._here()
+        found = [row for row in self._conflict_rows() if not (still_open and row["resolved_at"])]
+        keyed = [((row["failed_at"], row["topic"], row["partition"], row["offset"]), row) for row in found]
+        place = None
+        if after is not None:
+            cursor = Cursor.decode(after)
+            place = (_instant(cursor), *(shape.split_letter_id(cursor.id) or _bad_cursor()))
+        return _page(keyed, place, False, limit, conflicts.conflict, shape.letter_cursor)
+
+    async def conflicts_of(self, event_id: UUID) -> list[dict[str, Any]]:
+        self._here()
+        found = sorted(self._conflict_rows(), key=lambda row: -row["failed_at"])
+        shown = ((row, conflicts.conflict(row)) for row in found if row["event_id"] == event_id)
+        return [one | {"value": shape.base64_of(row["value"])} for row, one in shown]
+
+    async def resolve_conflicts(self, wanted: Resolution) -> int:
+        self._here()
+        closed = 0
+        for row in self.letter_rows:
+            if shape.letter_id(row) in wanted.letters and row["resolved_at"] is None:
+                row.update(resolved_at=wanted.at, strategy=wanted.strategy)
+                closed += 1
+        for event in self.event_rows if closed and wanted.payload is not None else ():
+            if event["event_id"] == wanted.event_id:
+                event.update(payload=wanted.payload, payload_raw=None)
+        return closed
+
+    async def witnesses(self, partition: int, first: int, last: int, ids: Sequence[UUID]) -> Witnesses:
+        self._here()
+        stored = {
+            row["event_id"]: (Position(row["ingest_partition"], row["ingest_offset"]), row["fingerprint"])
+            for row in self.event_rows
+            if row["event_id"] in ids
+        }
+        letters = [
+            (row["event_id"], place, row["cause"])
+            for row in self.letter_rows
+            if (place := _place(row)) is None
+            or row["event_id"] in ids
+            or (place.partition == partition and first <= place.offset <= last)
+        ]
+        return Witnesses(stored, letters)
+
+    def _conflict_rows(self) -> list[MutableRow]:
+        firsts = {row["event_id"]: row for row in self.event_rows}
+        none = {"ingest_partition": None, "ingest_offset": None}
+        return [
+            {"strategy": None}
+            | row
+            | {f"first_{name}": firsts.get(row["event_id"], none)[f"ingest_{name}"] for name in ("partition", "offset")}
+            for row in self.letter_rows
+            if row["cause"] == "conflict"
+        ]
+
     def _here(self) -> None:
         if self.away is not None:
             raise Unavailable(self.name, self.away)
+
+
+def _place(row: MutableRow) -> Position | None:
+    return None if row["ingest_partition"] is None else Position(row["ingest_partition"], row["ingest_offset"])
 
 
 def _page(

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import asyncpg
 import sqlalchemy as sa
 from asyncpg import exceptions
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from connectors.readers.sql import SqlReader, TooSlow
+from connectors.pgerrors import classify
+from connectors.readers.sql import QueryFailed, SqlReader, TooSlow
 from schemas.errors import Unavailable
+
+T = TypeVar("T")
 
 #: Connections of one API process unless told otherwise; a query waits for one at most CONNECT_S.
 POOL = 5
@@ -23,6 +26,8 @@ CONNECT_S = 2.0
 QUERY_S = 5.0
 #: SQLSTATE query_canceled: `statement_timeout` has struck.
 CANCELED = "57014"
+#: SQLSTATE classes of an operator's mistake that no question gets past: the login and the name of the database.
+NOBODY = ("28", "3D")
 #: What a driver raises when it cannot answer; everything else is a bug of ours and goes up.
 FAULTS = (SQLAlchemyError, exceptions.PostgresError, exceptions.InterfaceError, OSError, TimeoutError)
 
@@ -31,7 +36,7 @@ class PostgresReader(SqlReader):
     """`ports.Reader` over Postgres. `open` does not connect, so it works while Postgres is away.
 
     At most `pool_size` queries run at once; one that runs longer than `statement_timeout_s` seconds is ended by the
-    server and raises `TooSlow`.
+    server and raises `TooSlow`. One that the server refuses, while others may be well, raises `QueryFailed`.
     """
 
     name = "postgres"
@@ -72,6 +77,13 @@ class PostgresReader(SqlReader):
         except FAULTS as error:
             raise _unavailable(error, self._query_s) from error
 
+    async def transact(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        try:
+            async with asyncio.timeout(self._query_s + 1), self._live().begin() as connection:
+                return await work(connection)
+        except FAULTS as error:
+            raise _unavailable(error, self._query_s) from error
+
     def _live(self) -> AsyncEngine:
         if self._engine is None:
             raise Unavailable("postgres", "the reader is not open")
@@ -89,4 +101,8 @@ def _unavailable(error: BaseException, query_s: float) -> Unavailable:
     if getattr(cause, "sqlstate", None) == CANCELED:
         return TooSlow("postgres", f"the query took longer than {query_s:g} s; ask for less", retry_after=query_s)
     root = cause.__cause__ if isinstance(cause.__cause__, exceptions.PostgresError) else cause
-    return Unavailable("postgres", f"{type(root).__name__}: {str(root).splitlines()[0] if str(root) else 'no answer'}")
+    detail = f"{type(root).__name__}: {str(root).splitlines()[0] if str(root) else 'no answer'}"
+    fault = classify(root)
+    if fault.sqlstate and fault.kind != "unavailable" and not fault.sqlstate.startswith(NOBODY):
+        return QueryFailed("postgres", f"{detail}. {fault.remedy}".rstrip(". "))
+    return Unavailable("postgres", detail)

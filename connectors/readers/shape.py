@@ -87,7 +87,7 @@ def dead_letter(row: Row, *, with_bytes: bool = False) -> dict[str, Any]:
         "resolved_at": iso(row["resolved_at"]),
         "replayed_as": text(row["replayed_as"]),
     }
-    return shown | {"key": _base64(row["key"]), "value": _base64(row["value"])} if with_bytes else shown
+    return shown | {"key": base64_of(row["key"]), "value": base64_of(row["value"])} if with_bytes else shown
 
 
 def duplicate(row: Row) -> dict[str, Any]:
@@ -139,5 +139,6 @@ def _raw(json: str | None) -> msgspec.Raw:
     return msgspec.Raw((json or "{}").encode())
 
 
-def _base64(value: bytes | None) -> str | None:
+def base64_of(value: bytes | None) -> str | None:
+    """Bytes as text."""
     return None if value is None else base64.b64encode(value).decode()

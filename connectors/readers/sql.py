@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from connectors.model import Id, Micros, dead_letters, duplicates, events, sessions, sink_progress
-from connectors.readers import shape
+from connectors.readers import conflicts, shape
 from schemas.errors import Refused, Unavailable
-from schemas.query import Cursor, EventFilter, Page, SessionFilter
+from schemas.event import Position
+from schemas.query import Cursor, EventFilter, Page, Resolution, SessionFilter, Witnesses
+
+T = TypeVar("T")
 
 #: Everything of an event the API shows; JSON columns as text, so that nobody parses and dumps them.
 _JSON_TEXT = [
@@ -24,6 +28,10 @@ _LETTER = [column for column in dead_letters.c if column.key not in {"key", "val
 
 class TooSlow(Unavailable):
     """The database is here, but this question took too long: asking another database would not be an answer."""
+
+
+class QueryFailed(Unavailable):
+    """The database is here and answers others, but not this question: a column is missing, a right was not granted."""
 
 
 # --- statements (pure) -----------------------------------------------------------------------------------------------
@@ -68,12 +76,26 @@ def letters_page(limit: int, after: str | None, cause: str | None) -> sa.Select[
     if cause is not None:
         query = query.where(table.cause == cause)
     keys = (table.failed_at, table.topic, table.partition, table.offset)
+    return _letters_after(query, keys, after).limit(limit + 1)
+
+
+def conflicts_page(limit: int, after: str | None, still_open: bool) -> sa.Select[Any]:
+    """Conflicts, latest first."""
+    table = dead_letters.c
+    query = conflicts.conflict_rows()
+    if still_open:
+        query = query.where(table.resolved_at.is_(None))
+    keys = (table.failed_at, table.topic, table.partition, table.offset)
+    return _letters_after(query, keys, after).limit(limit + 1)
+
+
+def _letters_after(query: sa.Select[Any], keys: Sequence[sa.Column[Any]], after: str | None) -> sa.Select[Any]:
     if after is not None:
         cursor = Cursor.decode(after)
         parts = shape.split_letter_id(cursor.id) or _bad_cursor()
         place = (sa.literal(_instant(cursor), Micros()), *(sa.literal(part) for part in parts))
         query = query.where(_beyond(keys, place, False))
-    return _ordered(query, keys, False).limit(limit + 1)
+    return _ordered(query, keys, False)
 
 
 def persist_dead() -> sa.ColumnElement[bool]:
@@ -101,6 +123,7 @@ def ledger_query(unsynced: sa.ScalarSelect[int] | sa.ColumnElement[int]) -> sa.S
         letters_where(conflict, persist_dead()).label("rejected"),
         letters_where(sa.not_(conflict), persist_dead()).label("dead"),
         letters_where(dead_letters.c.resolved_at.is_(None)).label("dead_open"),
+        letters_where(conflict, dead_letters.c.resolved_at.is_(None)).label("conflicts_open"),
         unsynced.label("unsynced"),
     )
 
@@ -151,6 +174,10 @@ class SqlReader:
 
     async def change(self, statement: sa.Update) -> None:
         """Run one change in a transaction. Raises `Unavailable`."""
+        raise NotImplementedError
+
+    async def transact(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Run `work` in a transaction. Raises `Unavailable`; nothing of it is there then."""
         raise NotImplementedError
 
     def unsynced(self) -> sa.ColumnElement[int]:
@@ -207,11 +234,40 @@ class SqlReader:
         if key is not None:
             await self.change(sa.update(dead_letters).where(*key).values(resolved_at=at, replayed_as=replayed_as))
 
+    async def conflicts(self, *, limit: int, after: str | None = None, still_open: bool = False) -> Page:
+        found = await self.rows(conflicts_page(limit, after, still_open))
+        return _page(found, limit, conflicts.conflict, shape.letter_cursor)
+
+    async def conflicts_of(self, event_id: UUID) -> list[dict[str, Any]]:
+        query = conflicts.conflict_rows(dead_letters.c.value).where(dead_letters.c.event_id == event_id)
+        found = await self.rows(query.order_by(dead_letters.c.failed_at.desc()).limit(MOST_CONFLICTS))
+        return [conflicts.conflict(row) | {"value": shape.base64_of(row["value"])} for row in found]
+
+    async def resolve_conflicts(self, wanted: Resolution) -> int:
+        return await self.transact(lambda connection: conflicts.resolve(connection, wanted))
+
+    async def witnesses(self, partition: int, first: int, last: int, ids: Sequence[UUID]) -> Witnesses:
+        stored, letters = conflicts.witness_queries(partition, first, last, ids)
+        found = {
+            row["event_id"]: (Position(row["ingest_partition"], row["ingest_offset"]), row["fingerprint"])
+            for row in await self.rows(stored)
+        }
+        return Witnesses(found, [_letter_witness(row) for row in await self.rows(letters)])
+
     async def probe(self) -> None:
         await self.rows(sa.select(sink_progress.c.partition).limit(1))  # a table, so that SQLite opens the file
 
 
-LEDGER_FIELDS = ("stored", "duplicates", "rejected", "dead", "dead_open", "unsynced")
+LEDGER_FIELDS = ("stored", "duplicates", "rejected", "dead", "dead_open", "conflicts_open", "unsynced")
+
+#: Conflicts of one id that are shown; more than that is one broken sender.
+MOST_CONFLICTS = 100
+
+
+def _letter_witness(row: Mapping[str, Any]) -> tuple[UUID | None, Position | None, str]:
+    partition, offset = row["ingest_partition"], row["ingest_offset"]
+    place = None if partition is None else Position(partition, offset)
+    return row["event_id"], place, row["cause"]
 
 
 def _letter_key(id: str) -> tuple[sa.ColumnElement[bool], ...] | None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from connectors.model import dead_letter_outbox, dead_letters, outbox
 from connectors.readers.sql import SqlReader, letters_where, persist_dead
 from schemas.errors import Unavailable
+
+T = TypeVar("T")
 
 #: Seconds a query waits for a writer's lock (WAL readers hardly ever do), and the longest a query may take.
 BUSY_S = 2.0
@@ -53,10 +55,13 @@ class SqliteReader(SqlReader):
             raise _unavailable(error) from error
 
     async def change(self, statement: sa.Update) -> None:
+        await self.transact(lambda connection: connection.execute(statement))
+
+    async def transact(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         engine = self._create("rw")
         try:
             async with asyncio.timeout(QUERY_S), engine.begin() as connection:
-                await connection.execute(statement)
+                return await work(connection)
         except (SQLAlchemyError, OSError, TimeoutError) as error:
             raise _unavailable(error) from error
         finally:

@@ -22,13 +22,16 @@ from connectors.transport.settings import Options
 from connectors.transport.thread import ChunkConsumerThread, Place
 
 #: Seconds for each last commit of a stopping app; what it misses is read again.
-STOP_TIMEOUT = 2.0
+STOP_TIMEOUT = 1.5
+#: Seconds for the agents of a stopping app to finish what they hold: with the commit after it within the process's end.
+STOP_DRAIN = 2.0
 
 
 class LedgerConsumer(Consumer):
     """Faust's consumer with the ack ledger, the commit and the seek replaced."""
 
     _thread: ChunkConsumerThread
+    _epoch = 0  # the seek that the open ledgers begin at; the thread counts them
 
     def __init__(self, transport: Any, *args: Any, **kwargs: Any) -> None:
         self.options: Options = transport.options
@@ -74,10 +77,12 @@ class LedgerConsumer(Consumer):
         places = await self._thread.places(tps, timeout=self.options.resume_timeout) if tps else {}
         durable = await self._durable({tp: p.committed for tp, p in places.items() if p.committed is not None})
         starts = {tp: self._start(tp, place, durable.get(tp)) for tp, place in places.items()}
-        if starts:
-            await self.seek_wait(starts)
         if turn != self._turn:  # another rebalance came in between and has its own seek
             return
+        epoch = await self._thread.seek_streams(starts) if starts else self._epoch
+        if turn != self._turn:
+            return
+        self._epoch = epoch
         for tp, start in starts.items():
             self.ends[tp] = places[tp].end
             self._open_ledger(tp, start, committed=places[tp].committed)
@@ -204,9 +209,14 @@ class LedgerConsumer(Consumer):
         await super().on_partitions_revoked(revoked)
 
     async def drain(self) -> None:
-        """Wait until the agents have acked what they hold, at most `drain_timeout` seconds; then commit."""
+        """Wait until the agents have acked what they hold, at most `drain_timeout` seconds; then commit.
+
+        A stopping app waits for STOP_DRAIN at most: while a sink is away a held batch does not end, and what was acked
+        must be committed all the same.
+        """
+        longest = self.options.drain_timeout
         try:
-            async with asyncio.timeout(self.options.drain_timeout):
+            async with asyncio.timeout(min(longest, STOP_DRAIN) if self.app.should_stop else longest):
                 while any(self._held()):
                     self._moved.clear()
                     await self._moved.wait()
@@ -230,6 +240,6 @@ class LedgerConsumer(Consumer):
 
     def _reset_state(self) -> None:
         super()._reset_state()  # called by Faust's __init__, before ours
-        self._turn = getattr(self, "_turn", 0) + 1  # grows whenever what was polled so far became worthless
+        self._turn = getattr(self, "_turn", 0) + 1  # grows whenever what was handed out so far became worthless
         self._sought = False  # the streams of this assignment stand where they begin
         self._open = False  # chunks may be handed out

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 from faust.exceptions import ImproperlyConfigured
@@ -18,6 +18,7 @@ from faust.types import TP, ConsumerMessage
 from connectors.transport.assignment import LedgerConsumer
 from connectors.transport.chunk import Chunk
 from connectors.transport.ledger import PartitionLedger
+from connectors.transport.thread import Poll
 
 #: Seconds a poll waits for a first record; and while a partition is kept out of it for want of room, which should be
 #: back in as soon as there is some.
@@ -52,11 +53,11 @@ class ChunkConsumer(LedgerConsumer):
             await self._thread.touch()
             await self._wait_for_room()
             return
-        turn, generation = self._turn, self.app.consumer_generation_id
-        batches = await self._thread.poll(
+        generation = self.app.consumer_generation_id
+        polled = await self._thread.poll(
             tps, timeout=POLL_WITHHELD if withheld else POLL, max_records=2 * self.options.max_records
         )
-        await self._hand_out(batches, turn, generation)
+        await self._hand_out(polled, generation)
 
     async def _seek_again(self) -> None:
         await self.perform_seek()
@@ -90,12 +91,14 @@ class ChunkConsumer(LedgerConsumer):
         except TimeoutError:
             return
 
-    async def _hand_out(self, batches: Mapping[TP, Sequence[Any]], turn: int, generation: int) -> None:
-        for tp, records in batches.items():
+    async def _hand_out(self, polled: Poll, generation: int) -> None:
+        for tp, records in polled.records.items():
             if not self.flow_active or generation != self.app.consumer_generation_id:
+                self._dropped(polled)
                 return
-            if self.app.topics.acks_enabled_for(tp.topic) and not (turn == self._turn and self._open):
-                continue  # polled before the seek: will be read again
+            if self.app.topics.acks_enabled_for(tp.topic) and not (polled.epoch == self._epoch and self._open):
+                self._dropped(polled)
+                continue
             self._track_end(tp)
             if tp.topic in self.options.chunked:
                 for at in range(0, len(records), self.options.max_records):
@@ -103,6 +106,11 @@ class ChunkConsumer(LedgerConsumer):
             else:
                 await self._deliver_singly(tp, records)
         await asyncio.sleep(0)
+
+    def _dropped(self, polled: Poll) -> None:
+        """Polled before the last seek, they will be read again; polled after it, only a new seek brings them back."""
+        if polled.epoch >= self._epoch:
+            self._sought = self._open = False
 
     def _track_end(self, tp: TP) -> None:
         end = self._thread.end_offset(tp)

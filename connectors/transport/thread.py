@@ -11,11 +11,12 @@ would tie one up for good, hence the time limits in here and not around `call_th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import aiokafka
-from aiokafka.errors import ConsumerStoppedError, KafkaError
+from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
@@ -34,8 +35,22 @@ class Place(NamedTuple):
     end: int
 
 
+class Poll(NamedTuple):
+    """What one poll gave. `epoch` counts the seeks before it: the records follow the position of that very seek."""
+
+    epoch: int
+    records: Mapping[TP, Sequence[Any]]
+
+
 class ChunkConsumerThread(AIOKafkaConsumerThread):
-    """Gives whole polls instead of single messages, and commits without ever crashing the worker."""
+    """Gives whole polls instead of single messages, and commits without ever crashing the worker.
+
+    A poll takes its records off the consumer's position. Whoever drops them must know that this position has been set
+    anew since, else they are skipped. So seeks of streams are counted, in this thread, and a poll that waited across
+    one gives nothing and goes back to its first record.
+    """
+
+    _epoch = 0
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
@@ -47,15 +62,17 @@ class ChunkConsumerThread(AIOKafkaConsumerThread):
         """The aiokafka consumer; Any, since its types stop at the private parts we need."""
         return self._ensure_consumer()
 
-    async def poll(self, tps: Collection[TP], *, timeout: float, max_records: int) -> Mapping[TP, Sequence[Any]]:
+    async def poll(self, tps: Collection[TP], *, timeout: float, max_records: int) -> Poll:
         """What has been fetched for these partitions, waiting up to `timeout` seconds for the first record."""
-        found = await self.call_thread(self._poll, tps, timeout, max_records)
-        return {ensure_TP(tp): records for tp, records in found.items()}
+        epoch, found = await self.call_thread(self._poll, tps, timeout, max_records)
+        return Poll(epoch, {ensure_TP(tp): records for tp, records in found.items()})
 
-    async def _poll(self, tps: Collection[TP], timeout: float, max_records: int) -> Mapping[Any, Sequence[Any]]:
-        consumer = self._kafka()
+    async def _poll(
+        self, tps: Collection[TP], timeout: float, max_records: int
+    ) -> tuple[int, Mapping[Any, Sequence[Any]]]:
+        consumer, epoch = self._kafka(), self._epoch
         if not self.consumer.flow_active:  # a rebalance came first; waiting here would keep it from going on
-            return {}
+            return epoch, {}
         if consumer._closed or consumer._fetcher._closed:
             raise ConsumerStoppedError
         with consumer._fetcher._subscriptions.fetch_context():
@@ -65,7 +82,23 @@ class ChunkConsumerThread(AIOKafkaConsumerThread):
         for tp in found:  # to the back of the queue, else a full partition starves the others until it is empty
             if tp in consumer._fetcher._records:
                 consumer._fetcher._records.move_to_end(tp)
-        return found
+        if epoch == self._epoch:
+            return epoch, found
+        for tp, records in found.items():
+            with contextlib.suppress(IllegalStateError):  # no longer ours
+                consumer.seek(tp, records[0].offset)
+        return self._epoch, {}
+
+    async def seek_streams(self, starts: Mapping[TP, int]) -> int:
+        """Read on from `starts`; the epoch that begins with it. Raises when a partition is no longer ours."""
+        epoch: int = await self.call_thread(self._seek_streams, starts)
+        return epoch
+
+    async def _seek_streams(self, starts: Mapping[TP, int]) -> int:
+        self._epoch += 1
+        epoch = self._epoch
+        await self._seek_wait(self._kafka(), starts)
+        return epoch
 
     async def touch(self) -> None:
         """Tell the group we are alive while nothing may be fetched, else a held sink would cost us the partitions."""

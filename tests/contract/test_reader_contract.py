@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -12,66 +11,22 @@ from uuid import UUID
 import msgspec
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import create_async_engine
 
-from connectors import migrate, model
+from connectors import migrate
 from connectors.readers.memory import MemoryReader
 from connectors.readers.postgres import PostgresReader
 from connectors.readers.shape import letter_cursor
 from connectors.readers.sql import SqlReader, TooSlow
 from connectors.readers.sqlite import SqliteReader
+from reader_world import World
 from reading import NOON, SECOND, event_row, letter_row, session_row, uid
 from schemas.errors import Refused, Unavailable
-from schemas.query import Cursor, EventFilter, SessionFilter
+from schemas.event import Position
+from schemas.query import Cursor, EventFilter, Resolution, SessionFilter
 
 AnyReader = MemoryReader | SqliteReader | PostgresReader
 Row = dict[str, Any]
 KINDS = ["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.e2e)]
-
-
-class World:
-    """A reader and the way to put rows under it."""
-
-    def __init__(self, reader: AnyReader, url: str | None) -> None:
-        self.reader = reader
-        self._url = url
-
-    async def put(self, **tables: list[Row]) -> None:
-        """Rows by table: events, sessions, dead_letters, duplicates, sink_progress, outbox."""
-        if isinstance(self.reader, MemoryReader):
-            self._put_memory(tables)
-            return
-        engine = create_async_engine(self._url or "")
-        async with engine.begin() as connection:
-            for name, rows in tables.items():
-                if rows:
-                    await connection.execute(sa.insert(model.metadata.tables[name]), [_values(row) for row in rows])
-        await engine.dispose()
-
-    def _put_memory(self, tables: dict[str, list[Row]]) -> None:
-        reader = self.reader
-        assert isinstance(reader, MemoryReader)
-        lists = {
-            "events": reader.event_rows,
-            "sessions": reader.session_rows,
-            "dead_letters": reader.letter_rows,
-            "duplicates": reader.duplicate_rows,
-        }
-        for name, rows in tables.items():
-            if name == "sink_progress":
-                reader.next_offsets |= {row["partition"]: row["next_offset"] for row in rows}
-                reader.stored = sum(row["stored"] for row in rows)
-            else:
-                lists[name].extend(rows)
-
-
-def _values(row: Row) -> Row:
-    """A row for the insert: JSON texts as values."""
-    values = dict(row)
-    if "metadata" in values:
-        values["metadata"] = json.loads(values["metadata"])
-        values["payload"] = json.loads(values["payload"])
-    return values
 
 
 @pytest.fixture(params=KINDS)
@@ -379,3 +334,47 @@ async def test_a_question_too_large_is_not_an_outage(postgres: str) -> None:
         await reader.probe()
     finally:
         await reader.close()
+
+
+async def disputed(world: World) -> None:
+    """Event 1 is stored; two others claim its id, a third letter is no conflict."""
+    claims = [letter_row(n, cause="conflict", event_id=uid(1), failed_at=NOON + n) for n in (3, 4)]
+    await world.put(events=[event_row(1)], dead_letters=[*claims, letter_row(5)])
+
+
+async def test_conflicts_are_listed_with_both_places(world: World) -> None:
+    """Latest first, paged; only open ones when asked for; the bytes only by id."""
+    await disputed(world)
+    page = await world.reader.conflicts(limit=1)
+    assert page.next is not None
+    rest = await world.reader.conflicts(limit=5, after=page.next.encode(), still_open=True)
+    found = page.items + rest.items
+    assert [one["letter"].rpartition("/")[2] for one in found] == ["4", "3"]
+    assert (found[0]["first"], found[0]["other"]) == ({"partition": 1, "offset": 1}, {"partition": 0, "offset": 11})
+    assert [one["strategy"] for one in found] == [None, None]
+    assert base64.b64decode((await world.reader.conflicts_of(uid(1)))[0]["value"]).endswith(b"bytes")
+    assert (await world.reader.ledger())["conflicts_open"] == 2
+
+
+async def test_a_conflict_is_closed_once_and_the_payload_replaced(world: World) -> None:
+    """The second decision changes nothing; the other conflict stays open; a decision that keeps the payload does."""
+    await disputed(world)
+    letters = [one["letter"] for one in (await world.reader.conflicts(limit=5)).items]
+    wanted = Resolution(event_id=uid(1), letters=letters[:1], strategy="local", at=NOON, payload='{"new": 1}')
+    assert [await world.reader.resolve_conflicts(wanted) for _ in range(2)] == [1, 0]
+    assert plain(await world.reader.event(uid(1)))["payload"] == {"new": 1}
+    assert [one["letter"] for one in (await world.reader.conflicts(limit=5, still_open=True)).items] == letters[1:]
+    keep = Resolution(event_id=uid(1), letters=letters, strategy="remote", at=NOON)
+    assert await world.reader.resolve_conflicts(keep) == 1
+    assert plain(await world.reader.event(uid(1)))["payload"] == {"new": 1}
+    assert [one["strategy"] for one in (await world.reader.conflicts(limit=5)).items] == ["local", "remote"]
+
+
+async def test_witnesses_are_by_id_and_by_place(world: World) -> None:
+    """An event by its id, a letter by its id or by the place it was read at."""
+    await world.put(events=[event_row(1), event_row(2)], dead_letters=[letter_row(3, event_id=None), letter_row(9)])
+    found = await world.reader.witnesses(0, 10, 12, [uid(1), uid(77)])
+    assert found.stored == {uid(1): (Position(1, 1), (1).to_bytes(16))}
+    assert list(found.letters) == [(None, Position(0, 10), "refused_by_database")]
+    by_id = await world.reader.witnesses(1, 0, 0, [uid(509)])
+    assert [id for id, _, _ in by_id.letters] == [uid(509)]

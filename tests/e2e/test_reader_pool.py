@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import asyncpg
 import pytest
 import sqlalchemy as sa
 
 from connectors.readers.postgres import PostgresReader
-from connectors.readers.sql import TooSlow
+from connectors.readers.sql import QueryFailed, TooSlow
+from schemas.errors import Unavailable
 
 pytestmark = pytest.mark.e2e
 
@@ -36,5 +38,31 @@ async def test_the_pool_is_as_large_as_it_was_told(postgres: str, size: int) -> 
         ours = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
         (row,) = await reader.rows(sa.text(ours))
         assert row["count"] == size
+    finally:
+        await reader.close()
+
+
+@pytest.mark.parametrize("query", ["SELECT nothing FROM pg_class", "SELECT 1 FROM nowhere", "SELECT 1/0"])
+async def test_a_query_that_the_server_refuses_is_no_outage(postgres: str, query: str) -> None:
+    """`QueryFailed`: the server has answered, and answers the next question."""
+    reader = PostgresReader(postgres)
+    await reader.open()
+    try:
+        with pytest.raises(QueryFailed):
+            await reader.rows(sa.text(query))
+        await reader.probe()
+    finally:
+        await reader.close()
+
+
+async def test_a_database_that_is_not_there_is_an_outage_for_all(postgres: str) -> None:
+    """An operator's mistake too, but no question gets past it."""
+    reader = PostgresReader(postgres + "-renamed")
+    await reader.open()
+    try:
+        with pytest.raises(Unavailable) as caught:
+            await reader.probe()
+        assert isinstance(caught.value.__cause__, asyncpg.InvalidCatalogNameError)
+        assert not isinstance(caught.value, QueryFailed)
     finally:
         await reader.close()

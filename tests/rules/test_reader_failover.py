@@ -10,7 +10,7 @@ import pytest
 from connectors.ports import Reader
 from connectors.readers.failover import HOLD_DOWN_S, FailoverReader
 from connectors.readers.memory import MemoryReader
-from connectors.readers.sql import TooSlow
+from connectors.readers.sql import QueryFailed, TooSlow
 from reading import HeavyReader, ManualClock, event_row, uid
 from schemas.errors import Refused, Unavailable
 
@@ -47,6 +47,16 @@ async def test_sqlite_answers_while_postgres_is_away() -> None:
     primary.away = "refused"
     answer = await reader.ask(second)
     assert (answer.source, answer.degraded, answer.value["event_id"]) == ("sqlite", True, str(uid(2)))
+
+
+async def test_what_waits_to_be_synced_back_stays_readable() -> None:
+    """Postgres answers again and has not got it yet: the local store is asked too, and its silence changes nothing."""
+    _, local, _, reader = pair()
+    found = await reader.find(second)
+    assert (found.source, found.degraded, found.value["event_id"]) == ("sqlite", False, str(uid(2)))
+    assert (await reader.find(first)).source == "postgres"
+    local.away = "no such table"
+    assert (await reader.find(second)).value is None
 
 
 async def test_an_outage_is_remembered_for_a_moment_only() -> None:
@@ -99,6 +109,36 @@ async def test_a_bad_or_heavy_question_is_not_an_outage(error: Exception) -> Non
     with pytest.raises(type(error)):
         await reader.ask(bad)
     assert (await reader.ask(first)).source == "postgres"
+
+
+async def no_such_column(reader: Reader) -> str:
+    """A question that Postgres cannot answer until an operator acts."""
+    if reader.name == "postgres":
+        raise QueryFailed("postgres", 'column "cause" does not exist. Run `chronicle db migrate`.')
+    await reader.probe()
+    return reader.name
+
+
+async def test_one_question_that_fails_is_no_outage_for_the_others() -> None:
+    """It is answered from the local store; the next question goes to Postgres at once."""
+    _, _, _, reader = pair()
+    answer = await reader.ask(no_such_column)
+    assert (answer.value, answer.source, answer.degraded) == ("sqlite", "sqlite", True)
+    assert (await reader.ask(first)).source == "postgres"
+    with pytest.raises(QueryFailed):
+        await reader.ask_primary(no_such_column)
+    assert (await reader.ask_primary(first))["event_id"] == str(uid(1))
+
+
+async def test_one_question_that_nobody_answers_tells_what_to_mend() -> None:
+    """503 with the words of Postgres, with a local store that does not answer and without one."""
+    primary, local, clock, reader = pair()
+    local.away = "no such table"
+    alone = FailoverReader(primary, None, monotonic=clock.monotonic)
+    for asked in (reader, alone):
+        with pytest.raises(Unavailable, match="chronicle db migrate"):
+            await asked.ask(no_such_column)
+        assert (await asked.ask(first)).source == "postgres"
 
 
 #: Twenty milliseconds instead of the second and a half.

@@ -7,12 +7,12 @@ from prometheus_client import CollectorRegistry
 from app import openapi
 from app.metrics import PrometheusMetrics
 from app.stats import LedgerReader
-from app.views import deadletters, docs, ingest, ops, query, registry
+from app.views import audit, deadletters, docs, ingest, ops, query, registry, sync
 from app.views.route import Route
 from connectors.memory import MemoryIntake, MemoryLog, MemoryStatusBoard
 from connectors.readers.failover import FailoverReader
 from connectors.readers.memory import MemoryReader
-from reading import TOPICS, FixedOffsets, ManualClock, event_row, letter_row, session_row
+from reading import TOPICS, FixedOffsets, FixedScan, ManualClock, event_row, letter_row, session_row
 from schemas.codec import AvroCodec
 from schemas.envelope import IngestLimits
 from schemas.metrics import NullMetrics
@@ -49,6 +49,12 @@ def all_routes() -> list[Route]:
     )
     table = ingest.routes(intake, codec, clock, IngestLimits(), None, NullMetrics())
     table += query.routes(reader, TOPICS) + registry.routes(published(TOPICS)) + deadletters.routes(letters)
+    table += sync.routes(sync.ConflictViews(reader=reader, codec=codec, clock=clock, metrics=NullMetrics()))
+    table += audit.routes(
+        audit.AuditViews(
+            ledger=ledger, offsets=offsets, scan=FixedScan(), status=status, reader=reader, local=local, topics=TOPICS
+        )
+    )
     table += ops.routes(views) + ops.stats_routes(views)
     table += docs.routes(lambda: openapi.encode(openapi.document(table, VERSION)), docs.assets_folder())
     return table

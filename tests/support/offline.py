@@ -13,7 +13,7 @@ from mode import Service
 
 from connectors.transport import FAUST_SETTINGS, ChunkTransport, chunk_topic, use
 from connectors.transport.consumer import ChunkConsumer
-from connectors.transport.thread import Place
+from connectors.transport.thread import Place, Poll
 
 TOPIC = "offline"
 TP0 = TP(TOPIC, 0)
@@ -29,6 +29,7 @@ class FakeThread(Service):
         self.place = Place(committed=None, begin=0, end=1000)
         self.silent = 0  # so many questions after places go without an answer
         self.sought: dict[TP, int] = {}
+        self.epoch = 0
         super().__init__(**kwargs)
 
     def assignment(self) -> set[TP]:
@@ -50,8 +51,13 @@ class FakeThread(Service):
             raise TimeoutError
         return dict.fromkeys(tps, self.place)
 
-    async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
-        self.sought.update(partitions)
+    async def seek_streams(self, starts: Mapping[TP, int]) -> int:
+        self.sought.update(starts)
+        self.epoch += 1
+        return self.epoch
+
+    async def poll(self, tps: set[TP], *, timeout: float, max_records: int) -> Poll:
+        return Poll(self.epoch, {})
 
     def end_offset(self, tp: TP) -> int:
         return self.place.end
@@ -139,11 +145,8 @@ class Ours:
 
     async def receive(self, *offsets: int, value: bytes = b"{}") -> None:
         """One poll of records comes in."""
-        await self.consumer._hand_out(
-            {TP0: [record(offset, value) for offset in offsets]},
-            self.consumer._turn,
-            self.app.consumer_generation_id,
-        )
+        polled = Poll(self.thread.epoch, {TP0: [record(offset, value) for offset in offsets]})
+        await self.consumer._hand_out(polled, self.app.consumer_generation_id)
 
     async def chunk(self, *offsets: int) -> Any:
         """Receive and take it from the queue, as an agent's stream does."""

@@ -13,6 +13,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from app.problems import problems
 from app.views.route import Route
 from connectors.readers.memory import MemoryReader
+from connectors.scan import Stretch
 from schemas.errors import Unavailable
 from schemas.metrics import NullMetrics
 from schemas.topics import topics
@@ -131,6 +132,24 @@ class FixedOffsets:
         if self.away:
             raise Unavailable("kafka", "no offsets")
         return self.ends.get(topic, {})
+
+    async def begin_offsets(self, topic: str) -> Mapping[int, int]:
+        return dict.fromkeys(await self.end_offsets(topic), 0)
+
+
+class FixedScan:
+    """A log as told: records by (topic, partition)."""
+
+    def __init__(self, **logs: Mapping[int, list[Any]]) -> None:
+        self.logs = {
+            (getattr(TOPICS, name).name, partition): list(records)
+            for name, partitions in logs.items()
+            for partition, records in partitions.items()
+        }
+
+    async def read(self, topic: str, partition: int, start: int, end: int, most: int) -> Stretch:
+        found = [record for record in self.logs.get((topic, partition), []) if start <= record[0] < end][:most]
+        return Stretch(found, found[-1][0] + 1 if len(found) == most else end)
 
 
 class HeavyReader(MemoryReader):

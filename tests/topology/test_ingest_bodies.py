@@ -57,8 +57,9 @@ BOMB = gzip.compress(b"[" + b" " * 200_000_000 + b"]")
         (BOMB, "gzip", 413, "body_too_large"),
         (brotli.compress(b"[" + b" " * 200_000_000 + b"]"), "br", 413, "body_too_large"),
         (gzip.compress(b"[" + b" " * 7_000_000 + b"]"), "gzip", 413, "ratio_too_high"),
+        (gzip.compress(b"") * 100_000, "gzip", 400, "corrupt_body"),  # seconds of a core, were it not for the limit
     ],
-    ids=range(12),
+    ids=range(13),
 )
 async def test_bad_encodings_are_told_apart(
     client: Client, intake: MemoryIntake, body: bytes, encoding: str, status: int, code: str

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import faust
@@ -13,6 +15,7 @@ from faust.exceptions import ImproperlyConfigured
 from faust.types import TP
 
 from connectors.transport import Chunk, assigned, chunk_topic, lag, last_progress, positions, use
+from connectors.transport.thread import ChunkConsumerThread, Poll
 from offline import TOPIC, TP0, Ours, record
 
 
@@ -92,10 +95,94 @@ async def test_transport_queued_chunks_do_not_hold_a_revocation() -> None:
 async def test_transport_poll_from_before_the_seek_is_thrown_away() -> None:
     """Records polled before the seek are read again; handing them out would let a later offset come first."""
     ours = await Ours().begin()
-    turn, generation = ours.consumer._turn, ours.app.consumer_generation_id
+    polled = Poll(ours.thread.epoch, {TP0: [record(50)]})
     await ours.begin()
-    await ours.consumer._hand_out({TP0: [record(50)]}, turn, generation)
+    await ours.consumer._hand_out(polled, ours.app.consumer_generation_id)
     assert ours.channel.queue.empty()
+    assert (await ours.chunk(0)).first == 0
+
+
+async def test_transport_poll_from_after_the_seek_is_never_just_dropped() -> None:
+    """What was polled at the newest position and cannot be handed out now would be skipped: it is sought again."""
+    ours = await Ours().begin()
+    ours.consumer._open = False  # the flow is not resumed yet
+    await ours.receive(0)
+    assert ours.channel.queue.empty()
+    ours.thread.sought.clear()
+    await ours.consumer._drain_once()
+    assert ours.thread.sought == {TP0: 0}
+    assert (await ours.chunk(0)).first == 0
+
+
+async def test_transport_a_seek_by_somebody_else_is_followed_by_our_own() -> None:
+    """A late seek of an assignment that is over moves the position under the open ledgers."""
+    ours = await Ours().begin()
+    await ours.thread.seek_streams({TP0: 70})
+    await ours.receive(70)
+    assert ours.channel.queue.empty()
+    await ours.consumer._drain_once()
+    assert ours.thread.sought == {TP0: 0}
+    assert (await ours.chunk(0)).first == 0
+
+
+class Fetching:
+    """An aiokafka consumer and its fetcher, as far as `poll` looks: `give` ends the wait with these records."""
+
+    _closed = False
+
+    def __init__(self) -> None:
+        self._fetcher = self
+        self._subscriptions = self
+        self._records: dict[TP, Any] = {}
+        self.give: asyncio.Future[dict[TP, list[Any]]] = asyncio.get_running_loop().create_future()
+        self.position: dict[TP, int] = {}
+
+    def fetch_context(self) -> Any:
+        return contextlib.nullcontext()
+
+    async def fetched_records(self, *_: Any, **__: Any) -> dict[TP, list[Any]]:
+        return await self.give
+
+    def seek(self, tp: TP, offset: int) -> None:
+        self.position[tp] = offset
+
+
+class BareThread(ChunkConsumerThread):
+    """The consumer thread's own logic, in this thread."""
+
+    def __init__(self, consumer: Any) -> None:
+        self.consumer, self.fetching = consumer, Fetching()
+
+    def _kafka(self) -> Any:
+        return self.fetching
+
+    async def call_thread(self, fun: Any, *args: Any, **kwargs: Any) -> Any:
+        return await fun(*args, **kwargs)
+
+    async def _seek_wait(self, consumer: Any, partitions: Mapping[TP, int]) -> None:
+        consumer.position.update(partitions)
+
+
+async def test_transport_poll_that_waited_across_a_seek_goes_back_to_its_first_record() -> None:
+    """Its records were fetched after the seek, for a ledger that did not yet exist when it was asked for."""
+    thread = BareThread(SimpleNamespace(flow_active=True))
+    polling = asyncio.ensure_future(thread.poll({TP0}, timeout=1, max_records=10))
+    await asyncio.sleep(0)
+    epoch = await thread.seek_streams({TP0: 283})
+    thread.fetching.position[TP0] = 285  # the fetcher has given 283 and 284 away
+    thread.fetching.give.set_result({TP0: [record(283), record(284)]})
+    assert await polling == (epoch, {})
+    assert thread.fetching.position == {TP0: 283}
+
+
+async def test_transport_poll_without_a_seek_gives_what_it_found() -> None:
+    """With the epoch it belongs to."""
+    thread = BareThread(SimpleNamespace(flow_active=True))
+    epoch = await thread.seek_streams({TP0: 5})
+    thread.fetching.give.set_result({TP0: [record(5)]})
+    polled = await thread.poll({TP0}, timeout=1, max_records=10)
+    assert (polled.epoch, [one.offset for one in polled.records[TP0]]) == (epoch, [5])
+    assert thread.fetching.position == {TP0: 5}
 
 
 async def test_transport_nothing_is_handed_out_between_the_seek_and_the_flow() -> None:
@@ -108,6 +195,7 @@ async def test_transport_nothing_is_handed_out_between_the_seek_and_the_flow() -
     assert ours.channel.queue.empty()
     ours.app.flow_control.resume()
     ours.consumer.resume_flow()
+    await ours.consumer._drain_once()  # what came too early is read again
     await ours.receive(0)
     assert not ours.channel.queue.empty()
 

@@ -1,0 +1,84 @@
+"""`python -m chaos`: run a drill, list its faults, try the checker on planted bugs, soak."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import rich_click as click
+from rich.console import Console
+
+from chaos import report as reports
+from chaos.drill import Plan, drill, full_plan, short_plan
+from chaos.faults import catalogue, chosen
+from chaos.seeded import BUGS
+
+OUT = Path(__file__).parent / "out"
+console = Console(highlight=False)
+
+
+@click.group()
+def main() -> None:
+    """Prove by faults that nothing acked is lost."""
+
+
+@main.command("list")
+def list_faults() -> None:
+    """The catalogue: name, rows, what is done; * is in the short set."""
+    for name, kind in catalogue().items():
+        click.echo(f"{'*' if kind.short else ' '} {name:<26} {' '.join(kind.rows):<9} {kind.what}")
+
+
+@main.command("run")
+@click.option("--full", is_flag=True, help="All faults, three times each, and all planted bugs: an hour or more.")
+@click.option("--only", help="Only these faults, comma separated; no planted bugs.")
+@click.option("--bugs", help="Only these planted bugs, comma separated, or `all`; no faults unless --only names some.")
+@click.option("--seed", type=int, help="Repeat the run of this seed (default: another one each time).")
+@click.option("--hits", type=click.IntRange(1, 100), help="How often each fault is done.")
+@click.option("--rate", type=click.FloatRange(10, 5000), default=250.0, show_default=True, help="Events a second.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=OUT, help="Folder for everything.")
+@click.option("--keep", is_flag=True, help="Keep the data of the run even when it is green.")
+def run_drill(
+    full: bool,
+    only: str | None,
+    bugs: str | None,
+    seed: int | None,
+    hits: int | None,
+    rate: float,
+    out: Path,
+    keep: bool,
+) -> None:
+    """Start the whole stack, hurt it under load, and count."""
+    seed = int(time.time()) if seed is None else seed
+    plan = _plan(full, only, bugs, seed, out)
+    plan = replace(plan, rate=rate, keep=keep, hits=hits or plan.hits)
+    result = asyncio.run(drill(plan, _say))
+    path = reports.write(result, out)
+    reports.show(result, console)
+    console.print(f"the report: {path}")
+    sys.exit(0 if result.ok else 1)
+
+
+def _plan(full: bool, only: str | None, bugs: str | None, seed: int, out: Path) -> Plan:
+    command = " ".join(["python -m chaos", *sys.argv[1:]])
+    if only or bugs:
+        try:
+            faults = chosen(only=tuple(only.split(","))) if only else []
+        except KeyError as error:
+            raise click.BadParameter(str(error.args[0]), param_hint="--only") from error
+        names = list(BUGS) if bugs == "all" else bugs.split(",") if bugs else []
+        if unknown := [name for name in names if name not in BUGS]:
+            raise click.BadParameter(f"no such bug: {', '.join(unknown)}", param_hint="--bugs")
+        return Plan(command, out, seed, faults, names, least_acked=100)
+    return full_plan(command, out, seed) if full else short_plan(command, out, seed)
+
+
+def _say(text: str) -> None:
+    console.print(f"{time.strftime('%H:%M:%S')} {text}")
+
+
+if __name__ == "__main__":
+    main()
