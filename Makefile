@@ -5,10 +5,10 @@ PYTEST_ARGS ?=
 # Most tests wait for real processes: three at a time suit two cores. Each has a Kafka and a Postgres of its own.
 TEST_WORKERS ?= 3
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check format lock clean
+.PHONY: help setup demo up test drill drill-full check format lock clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
 setup: ## install everything into .venv and fetch Kafka; repeatable, offline once the caches are filled
 	@$(PYTHON) scripts/setup.py
@@ -21,6 +21,12 @@ up: setup ## start the whole stack on this machine; Ctrl-C stops
 
 test: setup ## run the whole suite, on a real Kafka and Postgres too (PYTEST_ARGS="-k name" for a part)
 	@exec $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+drill: setup ## prove by faults that nothing acked is lost: the short set, about ten minutes (SEED=n repeats a run)
+	@exec $(BIN)/python -m chaos run $(if $(SEED),--seed $(SEED))
+
+drill-full: setup ## all faults, three times each, and all planted bugs: an hour or more
+	@exec $(BIN)/python -m chaos run --full $(if $(SEED),--seed $(SEED))
 
 check: setup ## lint, format, types, import rules, lock: under a minute
 	$(BIN)/ruff check .

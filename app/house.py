@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 import faust
-import structlog
 from prometheus_client import CollectorRegistry
 
 from app import openapi, problems, streams
 from app.guard import guard
 from app.lifecycle import Process, web_app
+from app.log_watch import LogWatch
 from app.metrics import PrometheusMetrics
 from app.plan import Plan
 from app.settings import Settings
@@ -36,11 +35,8 @@ from connectors.spool import Spool
 from schemas import codec as wire
 from schemas.clock import Clock, SystemClock
 from schemas.envelope import IngestLimits
-from schemas.errors import Unavailable
 from schemas.redact import Redactor
 from schemas.registry import registry as published
-
-_logger = structlog.get_logger("chronicle.house")
 
 
 @dataclass
@@ -120,8 +116,10 @@ def build(settings: Settings, clock: Clock | None = None) -> House:
             )
         )
     limit = settings.ingest.spool_max_bytes if settings.ingest.spool else None
+    watch = _log_watch(plan, board)
+    plan.log_id = lambda: watch.log_id
     probe = ops.ReadyProbe(
-        offsets=offsets, intake=intake, status=board, topics=names, clock=plan.clock, spool_limit=limit
+        offsets=offsets, intake=intake, status=board, topics=names, clock=plan.clock, spool_limit=limit, log=watch
     )
     views = ops.OpsViews(
         version=version(),
@@ -140,17 +138,17 @@ def build(settings: Settings, clock: Clock | None = None) -> House:
 
     pulse = Pulse(board, plan.streams, settings=settings, clock=plan.clock, metrics=plan.metrics, abort=plan.abort)
     plan.background.append(pulse.run)
-    return _house(plan)
+    return _house(plan, watch)
 
 
-def _house(plan: Plan) -> House:
+def _house(plan: Plan, watch: LogWatch) -> House:
     settings = plan.settings
     plan.process = Process(
         resources=plan.resources,
         web=_web(plan),
         streams=[role.make for role in plan.streams],
-        before_streams=lambda: _topics_are_there(settings),
-        background=plan.background if plan.streams else [lambda: _topics_are_there(settings), *plan.background],
+        before_streams=watch.begin,
+        background=[watch.run, *plan.background, *([] if plan.streams else [watch.begin])],
     )
     return House(settings, plan.process, plan.routes)
 
@@ -174,18 +172,29 @@ def _web(plan: Plan) -> faust.App:
     return app
 
 
-async def _topics_are_there(settings: Settings) -> None:
-    """Wait for the broker, make what is missing; raises `Misconfigured` for a topic that is not as it must be."""
-    brokers, specs = settings.kafka.brokers, settings.topics.all()
-    while True:
-        try:
-            await topic_check.ensure(brokers, specs, settings.kafka.replication)
-            await topic_check.verify(brokers, specs)
-        except Unavailable as away:
-            _logger.warning("waiting for the broker", error=str(away))
-            await asyncio.sleep(1.0)
-        else:
-            return
+def _log_watch(plan: Plan, board: KafkaStatusBoard) -> LogWatch:
+    settings, names = plan.settings, plan.settings.topics
+    brokers, specs = settings.kafka.brokers, names.all()
+
+    async def make() -> None:
+        """Make what is missing; raises `Misconfigured` for a topic that is not as it must be."""
+        await topic_check.ensure(brokers, specs, settings.kafka.replication)
+        await topic_check.verify(brokers, specs)
+
+    def other(why: str) -> None:
+        board.forget()
+        if plan.streams:
+            plan.process.start_again(why)
+
+    identities = topic_check.Identities(brokers, (names.ingest.name, names.events.name))
+    return LogWatch(
+        directory=settings.worker_dir,
+        make=make,
+        look=identities.look,
+        note=plan.note_log,
+        other=other,
+        restarts=bool(plan.streams),
+    )
 
 
 def _intake(plan: Plan, log: KafkaLog) -> LogOrSpool:

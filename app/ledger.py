@@ -27,13 +27,15 @@ class DedupeCount(msgspec.Struct, frozen=True):
 class StoreCount(msgspec.Struct, frozen=True, kw_only=True):
     """What one database holds. For SQLite: only what Postgres does not have yet.
 
-    `next` is the durable progress: partition of `chronicle.events` -> next offset.
+    `next` is the durable progress: partition of `chronicle.events` -> next offset. `earlier`: how many came from logs
+    that are gone; no end of a topic counts them any more.
     """
 
     stored: int = 0
     duplicates: int = 0
     rejected: int = 0
     dead: int = 0
+    earlier: int = 0
     next: Mapping[int, int] = msgspec.field(default_factory=dict)
 
 
@@ -84,7 +86,8 @@ def _parts(inputs: Inputs) -> dict[str, dict[str, int]]:
     # What dedup has counted as passed is in the topic: this covers a reading of the ends that is a second old.
     ends = highest((inputs.events_end, {partition: count.passed for partition, count in inputs.dedupe.items()}))
     return {
-        "accepted": {"log": sum(inputs.ingest_end.values()), "spool": inputs.spool + inputs.refused},
+        "accepted": {"log": sum(inputs.ingest_end.values()), "spool": inputs.spool + inputs.refused}
+        | ({"earlier": inputs.postgres.earlier} if inputs.postgres.earlier else {}),
         "stored": {"postgres": inputs.postgres.stored, "sqlite": inputs.sqlite.stored},
         "duplicates": {
             "dedupe": sum(count.duplicates for count in counts),

@@ -66,7 +66,8 @@ def web_app(
 ) -> faust.App:
     """The Faust app that serves HTTP; it has no consumer and no producer.
 
-    `answer` makes the answer to what never becomes a request (`problems.outside`). Faust's own pages are off: `/table` reads any key and `/router` shows the topology to anybody.
+    `answer` makes the answer to what never becomes a request (`problems.outside`). Faust's own pages are off:
+    `/table` reads any key and `/router` shows the topology to anybody.
     """
     Path(datadir).mkdir(parents=True, exist_ok=True)
     app = faust.App(
@@ -131,6 +132,10 @@ class Process:
         """Until the end was asked for, by a signal or by a part that broke."""
         await self._stop.wait()
 
+    def start_again(self, why: str) -> None:
+        """End in order, with the code that makes the supervisor start us again."""
+        self._broken(why)
+
     def abort(self, why: str) -> None:
         """End at once: an ack of something unwritten would be worse. The supervisor restarts us."""
         log.error("the process gives itself up", why=why)
@@ -143,10 +148,10 @@ class Process:
             loop.add_signal_handler(name, self.stop)
         async with AsyncExitStack() as stack:
             for resource in self._resources:
-                stack.push_async_callback(self._close, resource.close, type(resource).__name__)
                 await self._unless_stopped(resource.open())
-            stack.push_async_callback(self._close, self._web.stop, "web")
+                stack.push_async_callback(self._close, resource.close, type(resource).__name__)
             await self._unless_stopped(self._web.start())
+            stack.push_async_callback(self._close, self._web.stop, "web")
             tasks = [asyncio.create_task(self._guard(work), name=work.__qualname__) for work in self._background]
             if self._streams and self._before_streams is not None:
                 await self._unless_stopped(self._guard(self._before_streams))

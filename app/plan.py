@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,10 @@ class Plan:
     routes: list[Route] = field(default_factory=list)
     streams: list[StreamRole] = field(default_factory=list)
     background: list[Callable[[], Any]] = field(default_factory=list)
+    #: The broker's id of the log, once it is known: the streams start after that.
+    log_id: Callable[[], str] = str
+    #: Writes the id of the log into the databases; set by the role that writes to them.
+    note_log: Callable[[str], Awaitable[None]] | None = None
 
     def keep(self, resource: Any) -> Any:
         """Opened with the process, in this order, and closed in reverse."""

@@ -40,6 +40,7 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     """What was seen. `partitions`: how many the ingest topic must have; `found`: how many answered, None for no answer.
 
     `intake` is `Intake.state()`, `statuses` is `StatusBoard.statuses()`. `spool_limit`: the spool's size in bytes.
+    `log` is one sentence when the log is not the one it was; `log_missing`: the broker answers without our topics.
     """
 
     now: float
@@ -49,6 +50,8 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     intake: Mapping[str, Any]
     statuses: Mapping[str, Mapping[str, Any]]
     spool_limit: int | None = None
+    log: str = ""
+    log_missing: bool = False
 
 
 class Readiness(msgspec.Struct, frozen=True):
@@ -89,9 +92,13 @@ def _broker(seen: Observed) -> Check:
 
 
 def _topics(seen: Observed) -> Check:
+    if seen.log_missing:
+        return Check("topics", False, "The broker has lost our topics.", "Wait; they are made again.")
     if seen.found is None:
         return Check("topics", False, "The broker did not tell its topics.", "See the check `broker`.")
     detail = f"The ingest topic has {seen.found} of {seen.partitions} partitions."
+    if seen.log:
+        detail = f"{detail} {seen.log}"
     ok = seen.found >= seen.partitions
     return Check("topics", ok, detail, "" if ok else "Create the topics: a stream worker does it when it starts.")
 

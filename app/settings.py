@@ -72,12 +72,7 @@ class ServerSettings(Section):
     names: tuple[str, ...] = Field(
         (), description="More host names by which clients reach the server; addresses and localhost always may."
     )
-    max_connections: int = Field(
-        2000,
-        ge=1,
-        description="Most connections a process holds at once, and never more than half of the files it may open; "
-        "one more is answered 503.",
-    )
+    max_connections: int = Field(2000, ge=1, description="Connections a process holds at once; one more gets 503.")
     url: str = Field("http://127.0.0.1:8000", description="Where the commands (`trace`, `dlq`, …) find the API.")
 
     @model_validator(mode="after")

@@ -164,7 +164,7 @@ class LedgerReader:
     async def _primary(self) -> tuple[StoreCount, int | None, int | None]:
         async def counts(reader: Reader) -> tuple[StoreCount, int | None, int | None]:
             progress, found = await reader.progress(), await reader.ledger()
-            kept = {name: found[name] for name in ("stored", "duplicates", "rejected", "dead")}
+            kept = {name: found[name] for name in ("stored", "duplicates", "rejected", "dead", "earlier")}
             return StoreCount(next=progress, **kept), found["dead_open"], found["conflicts_open"]
 
         return await self._reader.ask_primary(counts)

@@ -39,7 +39,7 @@ def dedupe_role(plan: Plan, log: KafkaLog) -> StreamRole:
     codec = wire.AvroCodec()
 
     def make() -> faust.App:
-        app = stream_app(settings, "dedupe")
+        app = stream_app(settings, "dedupe", plan.log_id())
         use(app, chunked={names.ingest.name}, role="dedupe", metrics=plan.metrics)
         table = seen_table.declare(
             app,
@@ -124,6 +124,13 @@ def persist_role(
         worker=settings.worker_name,
         scope=scope,
     )
+
+    async def note_log(log_id: str) -> None:
+        """SQLite first: what waits there is of the log before, and Postgres is told how much it is."""
+        await sqlite.begin_log(log_id)
+        await postgres.begin_log(log_id, waiting=await sqlite.pending())
+
+    plan.note_log = note_log
     plan.background += [sync.run_forever, recall.run_forever]
     told, letters_hold = PersistStatus(), Hold(clock=plan.clock, metrics=plan.metrics, gauge=None)
     role.held = lambda: held_on_purpose(told.hold, letters_hold)
@@ -136,7 +143,7 @@ def persist_role(
     role.status = status
 
     def make() -> faust.App:
-        app = stream_app(settings, "persist")
+        app = stream_app(settings, "persist", plan.log_id())
         chunked = {names.events.name, names.dead_letters.name}
         resume = persist.resume(sink, names.events.name, recall.starts, names.dead_letters.name)
         use(app, chunked=chunked, role="persist", resume=resume, metrics=plan.metrics)
@@ -185,8 +192,12 @@ def _batching(settings: Settings) -> BatchPolicy:
     )
 
 
-def stream_app(settings: Settings, role: str) -> faust.App:
-    """A Faust app without web pages: one consumer group. It must be made inside the running loop."""
+def stream_app(settings: Settings, role: str, log_id: str) -> faust.App:
+    """A Faust app without web pages: one consumer group. It must be made inside the running loop.
+
+    A member that comes back under its name is given, without a rebalance, the partitions it had. On another log that
+    was none, while its topics were missing, and it would stay so: hence the log is a part of the name.
+    """
     folder = settings.worker_dir / role
     folder.mkdir(parents=True, exist_ok=True)
     return faust.App(
@@ -196,7 +207,7 @@ def stream_app(settings: Settings, role: str) -> faust.App:
         web_enabled=False,
         topic_partitions=settings.kafka.partitions,
         topic_replication_factor=settings.kafka.replication,
-        consumer_group_instance_id=f"{settings.worker_name}-{role}",
+        consumer_group_instance_id=f"{settings.worker_name}-{role}-{log_id[:8]}",
         loop=asyncio.get_running_loop(),
         **FAUST_SETTINGS,
     )

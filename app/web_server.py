@@ -10,7 +10,7 @@ import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
 from aiohttp import web
@@ -49,9 +49,8 @@ class Connection(web.RequestHandler):
         if self._limited.has_room():
             super().connection_made(transport)
             return
-        assert isinstance(transport, asyncio.Transport)
         self.force_close()  # nothing is read of it
-        _hang_up(transport, self._limited.answer(_no_room()))
+        _hang_up(cast(asyncio.Transport, transport), self._limited.answer(_no_room()))
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget the client."""
@@ -104,7 +103,10 @@ class Connection(web.RequestHandler):
 
 
 class LimitedServer(web.Server):
-    """Makes a `Connection` for each client. `answer` says what a client gets that never came to a handler."""
+    """Makes a `Connection` for each client, and holds no more of them than half of the files it may open.
+
+    `answer` says what a client gets that never came to a handler.
+    """
 
     def __init__(self, *args: Any, limits: Limits, answer: Answer, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

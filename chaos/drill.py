@@ -71,20 +71,20 @@ async def drill(plan: Plan, say: Say) -> Report:
     """Run it. Raises when the place cannot be had or the evidence not be gathered; everything else is in the report."""
     began = time.monotonic()
     bugs = [await planted(plan, name, say) for name in plan.bugs]
+    if not plan.faults:
+        return only_bugs(plan, bugs, time.monotonic() - began)
     folder = fresh(plan.folder / "place")
     async with RealPlace(folder, pythonpath=INSIDE, settings=clock_of(folder)) as place:
         load = Load(place.url, folder / "ledger", seed=plan.seed, rate=plan.rate)
         async with Watch(place, load.ledger, seed=plan.seed) as watch:
             async with load:
                 await asyncio.sleep(WARM_S)
-                done = await all_rounds(
-                    place, plan.faults, plan.seed, say, calm_lag=int(plan.rate * CALM_S), hits=plan.hits
-                )
+                lag = int(plan.rate * CALM_S)
+                done = await all_rounds(place, plan.faults, plan.seed, say, calm_lag=lag, hits=plan.hits)
                 await asyncio.sleep(WARM_S)
             say("the load has ended; waiting for rest")
             quiet = await rest(place)
         evidence = await evidence_of(place, watch)
-        ledger = load.ledger
         logs = {path.name: path for path in folder.glob("*.log")}
     say("counting")
     context = Context(
@@ -96,13 +96,34 @@ async def drill(plan: Plan, say: Say) -> Report:
         self_test={bug.name: bug.caught for bug in bugs} or None,
         least_acked=plan.least_acked,
     )
-    found = await asyncio.to_thread(judged, ledger, evidence, context)
+    found = await asyncio.to_thread(judged, load.ledger, evidence, context)
     report = reported(plan, done, found, bugs, watch, time.monotonic() - began)
     if not quiet:
         report.notes.append(f"not at rest within {QUIET_S:g} s after the last fault")
     if report.ok and not plan.keep:
         shutil.rmtree(plan.folder / "place", ignore_errors=True)
     return report
+
+
+def only_bugs(plan: Plan, bugs: list[BugRow], seconds: float) -> Report:
+    """A run that tried the checker alone."""
+    return Report(
+        command=plan.command,
+        seed=plan.seed,
+        date=now(),
+        machine=machine(),
+        versions=versions(),
+        seconds=seconds,
+        acked=0,
+        lost=0,
+        duplicated=0,
+        phantom=0,
+        vacuous=not bugs,
+        faults=[],
+        invariants=[],
+        bugs=bugs,
+        notes=["the checker was tried on planted bugs; no fault was done"],
+    )
 
 
 def judged(ledger: Path, evidence: Evidence, context: Context) -> tuple[Examination, list[Window]]:
@@ -190,9 +211,9 @@ def reported(
     return Report(
         command=plan.command,
         seed=plan.seed,
-        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        date=now(),
         machine=machine(),
-        versions={name: version(name) for name in VERSIONED},
+        versions=versions(),
         seconds=seconds,
         acked=counts.acked,
         lost=counts.lost,
@@ -213,6 +234,16 @@ def _rows(done: Rounds) -> list[FaultRow]:
 def _peak(watch: Watch, windows: list[Window]) -> float | None:
     peaks = [watch.peak_mb(window.start, window.end) for window in windows]
     return max((peak for peak in peaks if peak is not None), default=None)
+
+
+def now() -> str:
+    """UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that matter here."""
+    return {name: version(name) for name in VERSIONED}
 
 
 def machine() -> str:

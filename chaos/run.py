@@ -53,10 +53,20 @@ async def calm(place: RealPlace, lag: int) -> None:
         await asyncio.sleep(0.2)
 
 
+async def staffed(place: RealPlace, workers: int) -> None:
+    """Until as many stream workers live as before, an ingest process too, and all of it says that it is ready.
+
+    The count comes first: for the 15 s that a status counts, /ready does not miss a worker that was killed.
+    """
+    while len(place.pids()["stream"]) < workers or not place.pids()["ingest"]:
+        await asyncio.sleep(0.1)
+    await place.until_ready(GIVE_UP_S)
+
+
 async def one_round(place: RealPlace, fault: Fault, calm_lag: int) -> Window:
     """Do it once. What went wrong is in `fault.found.broken`."""
-    start = time.time()
-    hit = False
+    start, hit = time.time(), False
+    staff = len(place.pids()["stream"])
     try:
         hit = await fault.inject(place)
         await asyncio.sleep(fault.hold_s)
@@ -66,7 +76,7 @@ async def one_round(place: RealPlace, fault: Fault, calm_lag: int) -> Window:
     finally:
         await fault.heal(place)
     healed = time.time()
-    ready_s = await timed(lambda: place.until_ready(GIVE_UP_S))
+    ready_s = await timed(lambda: staffed(place, staff))
     lag_s = await timed(lambda: calm(place, calm_lag))
     lag_zero_s = None if lag_s is None or ready_s is None else ready_s + lag_s
     try:

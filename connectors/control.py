@@ -107,6 +107,11 @@ class KafkaStatusBoard:
         """As `StatusBoard.statuses`: those of the last 15 seconds."""
         return fresh(self._all, self._clock.now())
 
+    def forget(self) -> None:
+        """The log is another one: what was told through the old one counts no longer."""
+        self._all.clear()
+        self._returned = None
+
     def last_known(self) -> Mapping[str, Mapping[str, Any]]:
         """The last status of every worker, however old: counters outlive the worker that posted them."""
         return dict(self._all)

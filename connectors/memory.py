@@ -160,6 +160,11 @@ class MemoryStatusBoard:
         """As `StatusBoard.statuses`."""
         return fresh(self._all, self._clock.now())
 
+    def forget(self) -> None:
+        """As `StatusBoard.forget`."""
+        self._all.clear()
+        self._returned = None
+
     def last_known(self) -> Mapping[str, Mapping[str, Any]]:
         """The last status of every worker, however old."""
         return dict(self._all)

@@ -163,8 +163,18 @@ duplicates = sa.Table(
     metadata,
     sa.Column("ingest_partition", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("ingest_offset", Big, primary_key=True, autoincrement=False),
-    sa.Column("event_id", Id, nullable=False),
+    sa.Column("event_id", Id, primary_key=True),
     sa.Column("recorded_at", Micros, nullable=False),
+)
+
+#: The logs that rows came from, by the broker's id of their topics. `earlier`: rows the ledger counts that were here
+#: before this log began (of logs that are gone); 0 for the first.
+logs = sa.Table(
+    "logs",
+    metadata,
+    sa.Column("log_id", sa.Text, primary_key=True),
+    sa.Column("began_at", Micros, nullable=False),
+    sa.Column("earlier", Big, nullable=False),
 )
 
 dead_letters = sa.Table(
@@ -253,7 +263,7 @@ outbox = sa.Table(
     sqlite_autoincrement=True,  # a seq is never given out twice, also after a clean-up
 )
 _PENDING = sa.text("state = 'pending'")
-sa.Index("ux_outbox_ingest", outbox.c.ingest_partition, outbox.c.ingest_offset, unique=True)
+sa.Index("ux_outbox_ingest", outbox.c.ingest_partition, outbox.c.ingest_offset, outbox.c.event_id, unique=True)
 sa.Index("ix_outbox_pending", outbox.c.seq, sqlite_where=_PENDING)
 sa.Index("ix_outbox_synced", outbox.c.synced_at, sqlite_where=sa.text("state = 'synced'"))
 

@@ -115,6 +115,22 @@ SELECT {_LETTER_NAMES} FROM unnest({_LETTER_ARRAYS}) AS t ({_LETTER_NAMES}) ORDE
 ON CONFLICT DO NOTHING RETURNING 1
 """
 
+#: Answers with a row when this log is new here and another was before it: `earlier` counts what the ledger counts.
+BEGIN_LOG: Final = """
+INSERT INTO logs (log_id, began_at, earlier)
+SELECT $1, now(), CASE WHEN EXISTS (SELECT FROM logs) THEN $2::bigint
+    + (SELECT coalesce(sum(stored), 0) FROM sink_progress) + (SELECT count(*) FROM duplicates)
+    + (SELECT count(*) FROM dead_letters WHERE stage = 'persist' AND ingest_partition IS NOT NULL
+       AND (resolved_at IS NULL OR cause = 'conflict')) ELSE 0 END
+ON CONFLICT DO NOTHING RETURNING earlier, (SELECT count(*) FROM logs) > 0 AS another
+"""
+FORGET_PROGRESS: Final = "UPDATE sink_progress SET next_offset = 0"
+#: Letters are known by their place, and the places begin anew: those of the lost log keep theirs under another name.
+MOVE_LETTERS: Final = tuple(
+    f"UPDATE {table} SET topic = topic || $1 WHERE position('@' in topic) = 0"
+    for table in ("dead_letters", "conflict_resolutions")
+)
+
 READ_PROGRESS: Final = "SELECT partition, next_offset FROM sink_progress WHERE next_offset > 0"
 
 PROBE: Final = """

@@ -315,7 +315,7 @@ class Reader(Protocol):
     async def session(self, session_id: str) -> dict[str, Any] | None: ...
 
     async def ledger(self) -> Mapping[str, int]:
-        """stored, duplicates, rejected (conflicts), dead, dead_open, conflicts_open, unsynced: what it knows."""
+        """stored, duplicates, rejected (conflicts), dead, dead_open, conflicts_open, unsynced, earlier (lost logs)."""
         ...
 
     async def dead_letters(self, *, limit: int, after: str | None = None, cause: str | None = None) -> Page: ...
@@ -374,6 +374,8 @@ class StatusBoard(Protocol):
     async def post(self, worker: str, status: Mapping[str, Any]) -> None: ...
 
     def statuses(self) -> Mapping[str, Mapping[str, Any]]: ...
+
+    def forget(self) -> None: ...  # what was told so far: the log it came through is gone
 
     def last_known(self) -> Mapping[str, Mapping[str, Any]]:
         """The last status of every worker, however old: counters of a partition that nobody holds right now."""

@@ -110,6 +110,14 @@ class PostgresSink:
         rows = await self._answer(lambda connection: connection.fetch(pgsql.READ_PROGRESS))
         return {row["partition"]: row["next_offset"] for row in rows}
 
+    async def begin_log(self, log_id: str, *, waiting: int = 0) -> bool:
+        """Note which log rows come from now on; True when another one was noted before, which is then over.
+
+        Its progress no longer counts, its letters move to `topic@…`, and what is here is what it gave, with `waiting`
+        events that SQLite still holds of it. Once for each log, whoever is first. Raises `SinkDown`.
+        """
+        return await self._answer(lambda connection: _begin_log(connection, log_id, waiting))
+
     async def probe(self) -> None:
         """Store a made-up event the way a batch is stored, take it back, and commit a line in `sink_probes`.
 
@@ -330,6 +338,18 @@ async def _store(connection: Any, rows: Sequence[LoggedEvent]) -> set[UUID]:
     """Stage and insert; answers with the ids that were there already. Raises asyncpg's errors."""
     await connection.copy_records_to_table(pgsql.STAGE, records=map(event_row, rows), columns=EVENT_COLUMNS)
     return {row[0] for row in await connection.fetch(pgsql.STORE)}
+
+
+async def _begin_log(connection: Any, log_id: str, waiting: int) -> bool:
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE logs IN EXCLUSIVE MODE")
+        rows = await connection.fetch(pgsql.BEGIN_LOG, log_id, waiting)
+        if not rows or not rows[0]["another"]:
+            return False
+        await connection.execute(pgsql.FORGET_PROGRESS)
+        for move in pgsql.MOVE_LETTERS:
+            await connection.execute(move, f"@before-{log_id[:8]}")
+        return True
 
 
 async def _commit(connection: Any) -> None:

@@ -100,6 +100,22 @@ class SqliteSink:
         """See the contract."""
         return dict(await self._store.run(lambda connection: connection.execute(sql.READ_PROGRESS).fetchall()))
 
+    async def begin_log(self, log_id: str) -> bool:
+        """As `PostgresSink.begin_log`: what the file has of another log stays, its progress no longer counts."""
+        now = self._now()
+
+        def work(connection: sqlite3.Connection) -> bool:
+            if not connection.execute(sql.BEGIN_LOG, (log_id, now)).rowcount:
+                return False
+            if connection.execute(sql.ANOTHER_LOG, (log_id,)).fetchone() is None:
+                return False
+            connection.execute(sql.FORGET_PROGRESS)
+            for move in sql.MOVE_LETTERS:
+                connection.execute(move, (f"@before-{log_id[:8]}",))
+            return True
+
+        return await self._store.run(work)
+
     async def probe(self) -> None:
         """Commit a line in `sink_probes`, fsync included."""
         line = (self._worker, self._now())

@@ -92,4 +92,12 @@ PEEK_LETTERS: Final = (
 )
 LETTER_SYNCED: Final = 'DELETE FROM dead_letter_outbox WHERE topic = ? AND "partition" = ? AND "offset" = ?'
 
+BEGIN_LOG: Final = "INSERT OR IGNORE INTO logs (log_id, began_at, earlier) VALUES (?, ?, 0)"
+ANOTHER_LOG: Final = "SELECT 1 FROM logs WHERE log_id <> ? LIMIT 1"
+FORGET_PROGRESS: Final = "UPDATE sink_progress SET next_offset = 0"
+MOVE_LETTERS: Final = tuple(
+    f"UPDATE {table} SET topic = topic || ? WHERE instr(topic, '@') = 0"
+    for table in ("dead_letters", "dead_letter_outbox")
+)
+
 PROBE: Final = "INSERT OR REPLACE INTO sink_probes (worker, at) VALUES (?, ?)"

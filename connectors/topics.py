@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka import admin as _admin
 from confluent_kafka.admin import AdminClient
@@ -31,6 +32,7 @@ _PASSING: Final = {
     KafkaError.INVALID_REPLICATION_FACTOR,
 }
 
+_untyped_model: Any = confluent_kafka
 _untyped: Any = _admin  # what the package re-exports without listing it, so that mypy cannot see it
 _LATEST: Final = _untyped.OffsetSpec.latest()
 
@@ -77,6 +79,40 @@ async def verify(brokers: str, specs: Sequence[TopicSpec]) -> None:
     found, configs = await asyncio.to_thread(_look, AdminClient(_settings(brokers)), specs)
     for spec in specs:
         _judge(spec, partitions_of(spec, specs), found.get(spec.name), configs.get(spec.name, {}))
+
+
+class Identities:
+    """The id that the broker gave each topic when it was made, None for a topic that is not there.
+
+    A topic that is made anew under its old name has another id: its offsets begin at 0 and mean other records.
+    """
+
+    def __init__(self, brokers: str, names: Sequence[str]) -> None:
+        self._brokers, self._names = brokers, names
+        self._admin: AdminClient | None = None
+
+    async def look(self) -> dict[str, str | None]:
+        """Raises `Unavailable` when the broker does not answer for all of them."""
+        return await asyncio.to_thread(self._look)
+
+    def _look(self) -> dict[str, str | None]:
+        self._admin = self._admin or AdminClient(_settings(self._brokers))
+        return _identities(self._admin, self._names)
+
+
+def _identities(admin: AdminClient, names: Sequence[str]) -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    asked = admin.describe_topics(_untyped_model.TopicCollection(list(names)), request_timeout=3.0)
+    for name, done in asked.items():
+        try:
+            found[name] = str(done.result(3.0).topic_id)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise Unavailable("kafka", error.args[0].str()) from error
+            found[name] = None
+        except TimeoutError as error:
+            raise Unavailable("kafka", "did not tell its topics") from error
+    return found
 
 
 def _judge(spec: TopicSpec, partitions: int, found: int | None, config: Mapping[str, str]) -> None:

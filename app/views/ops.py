@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp.web import Request, Response
 from prometheus_client import CollectorRegistry
@@ -36,6 +36,15 @@ _STRICT = Param(
 )
 
 
+class LogState(Protocol):
+    """What is known of the log itself: `app.log_watch.LogWatch`."""
+
+    @property
+    def missing(self) -> bool: ...
+
+    def sentence(self) -> str: ...
+
+
 class ReadyProbe:
     """Looks at everything /ready depends on and remembers what has proved itself since the process started.
 
@@ -51,7 +60,9 @@ class ReadyProbe:
         topics: Topics,
         clock: Clock,
         spool_limit: int | None = None,
+        log: LogState | None = None,
     ) -> None:
+        self._log = log
         self._offsets, self._intake, self._status = offsets, intake, status
         self._topics, self._clock = topics, clock
         self._spool_limit = spool_limit
@@ -67,6 +78,8 @@ class ReadyProbe:
             intake=self._intake.state() if self._intake is not None else {},
             statuses=self._status.statuses(),
             spool_limit=self._spool_limit,
+            log="" if self._log is None else self._log.sentence(),
+            log_missing=self._log is not None and self._log.missing,
         )
         answer = judge(seen, self._proven)
         self._proven |= {check.name for check in answer.checks if check.ok}

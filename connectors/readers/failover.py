@@ -33,7 +33,7 @@ class Answer(msgspec.Struct, Generic[T], frozen=True):
 class FailoverReader:
     """`ask(question)` puts a question to `primary`, and to `local` when primary raises `Unavailable`.
 
-    A question that fails by itself (`QueryFailed`) is put to `local` too, but no other question is: primary is not away.
+    A question that fails by itself (`QueryFailed`) is put to `local` too, but primary is not away for the others.
     A primary that is silent is given up after two seconds, unless a probe on another connection says it is well: then
     the question is a heavy one and is waited for. Raises `Unavailable` when neither answers, `TooSlow` when the primary
     is well and the question too large. The rest (`Refused`) goes through.

@@ -93,7 +93,7 @@ class MemoryReader:
         still_open = sum(row["resolved_at"] is None for row in self.letter_rows)
         stored = len(self.event_rows) if self.stored is None else self.stored
         disputed = sum(row["cause"] == "conflict" and row["resolved_at"] is None for row in self.letter_rows)
-        values = (stored, len(self.duplicate_rows), rejected, len(counted) - rejected, still_open, disputed, 0)
+        values = (stored, len(self.duplicate_rows), rejected, len(counted) - rejected, still_open, disputed, 0, 0)
         return dict(zip(LEDGER_FIELDS, values, strict=True))
 
     async def backlog(self) -> Mapping[str, int]:

@@ -9,7 +9,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from connectors.model import Id, Micros, dead_letters, duplicates, events, sessions, sink_progress
+from connectors.model import Id, Micros, dead_letters, duplicates, events, logs, sessions, sink_progress
 from connectors.readers import conflicts, shape
 from schemas.errors import Refused, Unavailable
 from schemas.event import Position
@@ -125,6 +125,7 @@ def ledger_query(unsynced: sa.ScalarSelect[int] | sa.ColumnElement[int]) -> sa.S
         letters_where(dead_letters.c.resolved_at.is_(None)).label("dead_open"),
         letters_where(conflict, dead_letters.c.resolved_at.is_(None)).label("conflicts_open"),
         unsynced.label("unsynced"),
+        sa.select(sa.func.coalesce(sa.func.max(logs.c.earlier), 0)).scalar_subquery().label("earlier"),
     )
 
 
@@ -258,7 +259,7 @@ class SqlReader:
         await self.rows(sa.select(sink_progress.c.partition).limit(1))  # a table, so that SQLite opens the file
 
 
-LEDGER_FIELDS = ("stored", "duplicates", "rejected", "dead", "dead_open", "conflicts_open", "unsynced")
+LEDGER_FIELDS = ("stored", "duplicates", "rejected", "dead", "dead_open", "conflicts_open", "unsynced", "earlier")
 
 #: Conflicts of one id that are shown; more than that is one broken sender.
 MOST_CONFLICTS = 100

@@ -310,6 +310,14 @@ def test_losses_are_attributed_to_the_fault_in_which_they_were_acked(world: Worl
     assert counts.lost_by_fault == {"outside": 1, "outage": 1}
 
 
+def test_a_record_that_became_a_dead_letter_leaves_no_hole(world: World) -> None:
+    """It is known by its place, whatever id it carries; the same record without a letter is a hole."""
+    world.passed.append(row(77, events_offset=50))
+    assert "I13" in world.broken()
+    world.letters.append(letter(78, "conflict"))
+    assert "I13" not in world.broken()
+
+
 def test_what_was_unknown_and_found_is_resolved(world: World) -> None:
     """Either by an ok later on or by its row."""
     world.lines[3] = sent(3, Outcome.UNKNOWN)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import asyncpg
 import pytest
 import sqlalchemy as sa
 
@@ -50,7 +49,7 @@ async def test_a_query_that_the_server_refuses_is_no_outage(postgres: str, query
     try:
         with pytest.raises(QueryFailed):
             await reader.rows(sa.text(query))
-        await reader.probe()
+        assert len(await reader.rows(sa.text("SELECT 1"))) == 1
     finally:
         await reader.close()
 
@@ -60,9 +59,8 @@ async def test_a_database_that_is_not_there_is_an_outage_for_all(postgres: str) 
     reader = PostgresReader(postgres + "-renamed")
     await reader.open()
     try:
-        with pytest.raises(Unavailable) as caught:
+        with pytest.raises(Unavailable, match="does not exist") as caught:
             await reader.probe()
-        assert isinstance(caught.value.__cause__, asyncpg.InvalidCatalogNameError)
         assert not isinstance(caught.value, QueryFailed)
     finally:
         await reader.close()

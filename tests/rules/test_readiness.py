@@ -41,6 +41,8 @@ TABLE = [
     # what is seen, what was proven before, status, http, strict, the checks that fail
     ({}, ALL, "ready", 200, 200, set()),
     ({}, frozenset(), "ready", 200, 200, set()),
+    ({"log_missing": True}, ALL, "degraded", 200, 503, {"topics"}),
+    ({"log": "Kafka has another log than before."}, ALL, "ready", 200, 200, set()),
     ({"round_trip_at": None, "found": None, "statuses": {}}, frozenset(), "starting", 503, 503, None),
     ({"statuses": {}}, frozenset({"broker", "topics"}), "starting", 503, 503, {"dedupe", "sink", "database"}),
     ({"statuses": HELD}, frozenset({"broker", "topics", "dedupe"}), "starting", 503, 503, {"sink", "database"}),

@@ -74,6 +74,7 @@ def test_old_configuration_files_still_work(tmp_path: Path) -> None:
     [
         ({"server": {"prot": 1}}, "server.prot"),
         ({"server": {"port": 99999}}, "server.port"),
+        ({"server": {"port": 0}}, "server.port"),
         ({"server": {"host": "0.0.0.0"}}, "server.host"),
         ({"kafka": {"brokers": "nowhere"}}, "kafka.brokers"),
         ({"database": {"url": "mysql://u:sekret@h/d"}}, "database.url"),
