@@ -12,6 +12,7 @@ import rich_click as click
 from rich.console import Console
 
 from chaos import report as reports
+from chaos.campaign import Terms
 from chaos.drill import Plan, drill, full_plan, short_plan
 from chaos.faults import catalogue, chosen
 from chaos.seeded import BUGS
@@ -54,7 +55,8 @@ def run_drill(
     """Start the whole stack, hurt it under load, and count."""
     seed = int(time.time()) if seed is None else seed
     plan = _plan(full, only, bugs, seed, out)
-    plan = replace(plan, rate=rate, keep=keep, hits=hits or plan.hits)
+    terms = replace(plan.terms, rate=rate, hits=hits or plan.terms.hits)
+    plan = replace(plan, terms=terms, keep=keep)
     result = asyncio.run(drill(plan, _say))
     path = reports.write(result, out)
     reports.show(result, console)
@@ -72,7 +74,7 @@ def _plan(full: bool, only: str | None, bugs: str | None, seed: int, out: Path) 
         names = list(BUGS) if bugs == "all" else bugs.split(",") if bugs else []
         if unknown := [name for name in names if name not in BUGS]:
             raise click.BadParameter(f"no such bug: {', '.join(unknown)}", param_hint="--bugs")
-        return Plan(command, out, seed, faults, names, least_acked=100)
+        return Plan(command, out, faults, Terms(seed, least_acked=100, least_hits=1), names)
     return full_plan(command, out, seed) if full else short_plan(command, out, seed)
 
 

@@ -1,8 +1,7 @@
-"""A whole drill from an empty folder to a report: rounds under load, quiet, evidence, verdicts, planted bugs."""
+"""A whole drill from an empty folder to a report: planted bugs, then one campaign after the other."""
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import os
 import platform
@@ -10,240 +9,95 @@ import random
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from chaos.evidence import gather
-from chaos.evidence_values import Evidence
+from chaos.campaign import Outcome, Terms, campaign, planted
 from chaos.faults import chosen
-from chaos.host import get_json
-from chaos.invariants import Context, Examination, examine
-from chaos.ledger import read
-from chaos.ledger_sum import Summary
-from chaos.measure import Window, costs
 from chaos.model import Fault
-from chaos.place import RealPlace
-from chaos.report import BugRow, FaultRow, InvariantRow, Report
-from chaos.run import Rounds, Say, all_rounds
+from chaos.report import BugRow, InvariantRow, Report
+from chaos.run import Say
 from chaos.seeded import BUGS
-from chaos.selftest import SCENARIOS
-from chaos.watching import Load, Watch
 
-INSIDE = Path(__file__).parent / "inside"
-#: Seconds of load before the first fault and after the last.
-WARM_S = 5.0
-#: Seconds until everything must have come to rest.
-QUIET_S = 90.0
-#: Seconds of load that may lie between the ends of the topics and the commits while all is well: two groups commit once
-#: a second each.
-CALM_S = 3.0
 VERSIONED = ("faust-streaming", "aiokafka", "asyncpg", "confluent-kafka", "rocksdict", "fastavro")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done. `hits` overrules how often each fault is done; `bugs` are planted ones, a run each."""
+    """What is to be done. `bugs` are planted ones, a run each; `keep` keeps the data of a green run, too."""
 
     command: str
     folder: Path
-    seed: int
     faults: Sequence[type[Fault]]
+    terms: Terms
     bugs: Sequence[str] = ()
-    hits: int | None = None
-    rate: float = 250.0
-    least_acked: int = 10_000
     keep: bool = False
 
 
 def short_plan(command: str, folder: Path, seed: int) -> Plan:
     """About ten minutes: the faults marked short, once each, and two of the planted bugs, chosen by the seed."""
     bugs = random.Random(f"{seed}/bugs").sample(sorted(BUGS), 2)
-    return Plan(command, folder, seed, chosen(short=True), bugs, hits=1)
+    return Plan(command, folder, chosen(short=True), Terms(seed, hits=1), bugs)
 
 
 def full_plan(command: str, folder: Path, seed: int) -> Plan:
     """Everything, as often as each fault says, and all planted bugs."""
-    return Plan(command, folder, seed, chosen(), list(BUGS))
+    return Plan(command, folder, chosen(), Terms(seed), list(BUGS))
 
 
 async def drill(plan: Plan, say: Say) -> Report:
-    """Run it. Raises when the place cannot be had or the evidence not be gathered; everything else is in the report."""
+    """Run it. Faults that take the log away have a campaign each: after them nothing can be said of the others."""
     began = time.monotonic()
-    bugs = [await planted(plan, name, say) for name in plan.bugs]
-    if not plan.faults:
-        return only_bugs(plan, bugs, time.monotonic() - began)
-    folder = fresh(plan.folder / "place")
-    async with RealPlace(folder, pythonpath=INSIDE, settings=clock_of(folder)) as place:
-        load = Load(place.url, folder / "ledger", seed=plan.seed, rate=plan.rate)
-        async with Watch(place, load.ledger, seed=plan.seed) as watch:
-            async with load:
-                await asyncio.sleep(WARM_S)
-                lag = int(plan.rate * CALM_S)
-                done = await all_rounds(place, plan.faults, plan.seed, say, calm_lag=lag, hits=plan.hits)
-                await asyncio.sleep(WARM_S)
-            say("the load has ended; waiting for rest")
-            quiet = await rest(place)
-        evidence = await evidence_of(place, watch)
-        logs = {path.name: path for path in folder.glob("*.log")}
-    say("counting")
-    context = Context(
-        windows=done.windows,
-        limits=done.limits,
-        reading=watch.reading,
-        logs=logs,
-        mid_batch_hits=sum(window.hit for window in done.windows),
-        self_test={bug.name: bug.caught for bug in bugs} or None,
-        least_acked=plan.least_acked,
-    )
-    found = await asyncio.to_thread(judged, load.ledger, evidence, context)
-    report = reported(plan, done, found, bugs, watch, time.monotonic() - began)
-    if not quiet:
-        report.notes.append(f"not at rest within {QUIET_S:g} s after the last fault")
+    place = plan.folder / "place"
+    bugs = [await planted(place, name, plan.terms, say) for name in plan.bugs]
+    outcomes: list[Outcome] = []
+    if usual := [kind for kind in plan.faults if kind.keeps_log]:
+        outcomes.append(await campaign(place, usual, plan.terms, say, bugs=bugs))
+    for kind in (kind for kind in plan.faults if not kind.keeps_log):
+        terms = replace(plan.terms, least_acked=100, least_hits=1)
+        outcomes.append(await campaign(place, [kind], terms, say))
+    report = reported(plan, outcomes, bugs, time.monotonic() - began)
     if report.ok and not plan.keep:
-        shutil.rmtree(plan.folder / "place", ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
     return report
 
 
-def only_bugs(plan: Plan, bugs: list[BugRow], seconds: float) -> Report:
-    """A run that tried the checker alone."""
-    return Report(
-        command=plan.command,
-        seed=plan.seed,
-        date=now(),
-        machine=machine(),
-        versions=versions(),
-        seconds=seconds,
-        acked=0,
-        lost=0,
-        duplicated=0,
-        phantom=0,
-        vacuous=not bugs,
-        faults=[],
-        invariants=[],
-        bugs=bugs,
-        notes=["the checker was tried on planted bugs; no fault was done"],
-    )
-
-
-def judged(ledger: Path, evidence: Evidence, context: Context) -> tuple[Examination, list[Window]]:
-    """The verdicts."""
-    return examine(Summary(read(ledger)), evidence, context), list(context.windows)
-
-
-def clock_of(folder: Path) -> dict[str, str]:
-    """The file that turns the clock of Chronicle's processes."""
-    clock = folder / "clock"
-    clock.write_text("0")
-    return {"CHAOS_CLOCK": str(clock)}
-
-
-def fresh(folder: Path) -> Path:
-    """An empty one."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
-
-
-async def rest(place: RealPlace) -> bool:
-    """Whether within QUIET_S nothing is pending any more, SQLite is empty and lag is 0."""
-    end = time.monotonic() + QUIET_S
-    while time.monotonic() < end:
-        stats = await get_json(f"{place.url}/stats") or {}
-        ledger = stats.get("ledger")
-        pending = ledger.get("pending") if isinstance(ledger, dict) else None
-        stored = ledger.get("parts", {}).get("stored", {}) if isinstance(ledger, dict) else {}
-        if pending == 0 and not stored.get("sqlite") and await place.lag() == 0:
-            return True
-        await asyncio.sleep(0.5)
-    return False
-
-
-async def evidence_of(place: RealPlace, watch: Watch | None = None) -> Evidence:
-    """Everything that is stored now."""
-    return await gather(
-        url=place.url,
-        dsn=place.dsn,
-        broker=place.broker,
-        sqlite=place.sqlite,
-        topics=place.topics,
-        samples=watch.samples if watch else (),
-    )
-
-
-async def planted(plan: Plan, name: str, say: Say) -> BugRow:
-    """A run of its own with one bug in it: caught when an invariant that must tell of it is broken."""
-    say(f"planted bug {name}: {BUGS[name].what}")
-    folder = fresh(plan.folder / f"bug-{name}")
-    async with RealPlace(folder, pythonpath=INSIDE, settings={"CHAOS_BUG": name}) as place:
-        load = Load(place.url, folder / "ledger", seed=plan.seed, rate=plan.rate)
-        async with load:
-            await asyncio.sleep(WARM_S)
-            await SCENARIOS[name](place)
-        await rest(place)
-        evidence = await evidence_of(place)
-    context = Context(log_whole=True)
-    found, _ = await asyncio.to_thread(judged, load.ledger, evidence, context)
-    told = [one.id for one in found.verdicts if one.ok is False and one.id in BUGS[name].caught_by]
-    say(f"planted bug {name}: {'caught by ' + ', '.join(told) if told else 'NOT CAUGHT'}")
-    if told and not plan.keep:
-        shutil.rmtree(folder, ignore_errors=True)
-    return BugRow(name, bool(told), told)
-
-
-def reported(
-    plan: Plan,
-    done: Rounds,
-    found: tuple[Examination, list[Window]],
-    bugs: list[BugRow],
-    watch: Watch,
-    seconds: float,
-) -> Report:
+def reported(plan: Plan, outcomes: Sequence[Outcome], bugs: list[BugRow], seconds: float) -> Report:
     """Everything on one page."""
-    examination, windows = found
-    counts = examination.counts
-    spent = costs(read(plan.folder / "place" / "ledger"), windows)
-    for name, row in done.rows.items():
-        row.lost, row.duplicated = counts.lost_by_fault.get(name, 0), counts.duplicated_by_fault.get(name, 0)
-        row.cost = spent.by_fault.get(name)
-        row.rss_peak_mb = _peak(watch, [window for window in windows if window.fault == name])
-    verdicts = [InvariantRow(one.id, one.ok is not False, one.why, list(one.examples)) for one in examination.verdicts]
+    counts = [outcome.examination.counts for outcome in outcomes]
+    verdicts = merged(outcomes)
+    notes = [note for outcome in outcomes for note in outcome.notes]
+    if not outcomes:
+        notes.append("the checker was tried on planted bugs; no fault was done")
     return Report(
         command=plan.command,
-        seed=plan.seed,
-        date=now(),
+        seed=plan.terms.seed,
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         machine=machine(),
-        versions=versions(),
+        versions={name: version(name) for name in VERSIONED},
         seconds=seconds,
-        acked=counts.acked,
-        lost=counts.lost,
-        duplicated=counts.duplicated,
-        phantom=counts.phantom,
-        vacuous=any(one.id == "I15" and not one.ok for one in verdicts),
-        faults=_rows(done),
+        acked=sum(one.acked for one in counts),
+        lost=sum(one.lost for one in counts),
+        duplicated=sum(one.duplicated for one in counts),
+        phantom=sum(one.phantom for one in counts),
+        vacuous=any(one.id == "I15" and not one.ok for one in verdicts) or not (outcomes or bugs),
+        faults=[row for outcome in outcomes for row in outcome.rows],
         invariants=verdicts,
         bugs=bugs,
-        outside=spent.outside,
+        outside=outcomes[0].spent.outside if outcomes else None,
+        notes=notes,
     )
 
 
-def _rows(done: Rounds) -> list[FaultRow]:
-    return list(done.rows.values())
-
-
-def _peak(watch: Watch, windows: list[Window]) -> float | None:
-    peaks = [watch.peak_mb(window.start, window.end) for window in windows]
-    return max((peak for peak in peaks if peak is not None), default=None)
-
-
-def now() -> str:
-    """UTC, to the second."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def versions() -> dict[str, str]:
-    """Of the libraries that matter here."""
-    return {name: version(name) for name in VERSIONED}
+def merged(outcomes: Sequence[Outcome]) -> list[InvariantRow]:
+    """One row for each invariant: the first campaign that broke it speaks, else the first that judged it."""
+    rows: dict[str, InvariantRow] = {}
+    for outcome in outcomes:
+        for one in outcome.examination.verdicts:
+            if one.id not in rows or (one.ok is False and rows[one.id].ok):
+                rows[one.id] = InvariantRow(one.id, one.ok is not False, one.why, list(one.examples))
+    return list(rows.values())
 
 
 def machine() -> str:

@@ -214,6 +214,8 @@ class Fault(ABC):
     short: ClassVar[bool] = False
     hold_s: ClassVar[float] = 5.0
     hits: ClassVar[int] = 3
+    #: False when acked records are taken out of the log: nothing can be said of other faults on the same place then.
+    keeps_log: ClassVar[bool] = True
     expected: ClassVar[Expected] = Expected()
 
     def __init__(self, chance: random.Random) -> None:

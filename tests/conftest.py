@@ -145,3 +145,10 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
     """In a thread: the test's own event loop may be running."""
     with ThreadPoolExecutor(1) as pool:
         pool.submit(asyncio.run, work).result()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In parallel the slow files come first: one that begins last would be waited for by all."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("e2e") is None)

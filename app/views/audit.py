@@ -172,7 +172,7 @@ def _page(partition: int, first: int, stretch: Stretch, end: int, found: list[tu
 def routes(views: AuditViews) -> list[Route]:
     """For processes with the role api."""
     away: tuple[str, Any] = ("The broker or Postgres is away: nothing can be said of single records.", None)
-    long: tuple[str, Any] = ("The request line is longer than 8 KiB.", "text/plain")
+    long: tuple[str, Any] = ("The request line is longer than 8 KiB.", None)
     bad: tuple[str, Any] = ("A parameter is wrong or unknown; `pointer` names it.", None)
     return [
         Route(

@@ -105,6 +105,7 @@ class KafkaWiped(Fault):
     """What was acked and not worked off is gone with the only copy, so everything is worked off first."""
 
     name = "kafka-wiped"
+    keeps_log = False
     rows = ("F12",)
     what = "Kafka loses all its data while Postgres keeps its own: noticed, no crash loop, new events flow"
     hold_s = 5.0

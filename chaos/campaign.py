@@ -1,0 +1,169 @@
+"""One place, one load, some faults, one verdict. A drill is one campaign or several."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from chaos.evidence import gather
+from chaos.evidence_values import Evidence
+from chaos.host import get_json
+from chaos.invariants import Context, Examination, examine
+from chaos.ledger import read
+from chaos.ledger_sum import Summary
+from chaos.measure import Costs, Window, costs
+from chaos.model import Fault
+from chaos.place import RealPlace
+from chaos.report import BugRow, FaultRow
+from chaos.run import Rounds, Say, all_rounds
+from chaos.seeded import BUGS
+from chaos.selftest import SCENARIOS
+from chaos.watching import Load, Watch
+
+INSIDE = Path(__file__).parent / "inside"
+#: Seconds of load before the first fault and after the last.
+WARM_S = 5.0
+#: Seconds until everything must have come to rest.
+QUIET_S = 90.0
+#: Seconds of load that may lie between the ends of the topics and the commits while all is well: two groups commit once
+#: a second each.
+CALM_S = 3.0
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a campaign is run on: seed and rate of the load (events a second), how often each fault is done (None: as
+    often as it says), the least that makes it no vacuous one."""
+
+    seed: int
+    rate: float = 250.0
+    hits: int | None = None
+    least_acked: int = 10_000
+    least_hits: int = 3
+
+
+@dataclass
+class Outcome:
+    """What came of it. `rows` have everything but the planted bugs."""
+
+    rows: list[FaultRow]
+    examination: Examination
+    spent: Costs
+    notes: list[str] = field(default_factory=list)
+
+
+async def campaign(
+    folder: Path, faults: Sequence[type[Fault]], terms: Terms, say: Say, *, bugs: Sequence[BugRow] = ()
+) -> Outcome:
+    """Run it in `folder`, which is emptied first.
+
+    Raises when the place cannot be had or the evidence not be gathered; everything else is in the outcome.
+    """
+    fresh(folder)
+    async with RealPlace(folder, pythonpath=INSIDE, settings=clock_of(folder)) as place:
+        load = Load(place.url, folder / "ledger", seed=terms.seed, rate=terms.rate)
+        async with Watch(place, load.ledger, seed=terms.seed) as watch:
+            async with load:
+                await asyncio.sleep(WARM_S)
+                lag = int(terms.rate * CALM_S)
+                done = await all_rounds(place, faults, terms.seed, say, calm_lag=lag, hits=terms.hits)
+                await asyncio.sleep(WARM_S)
+            say("the load has ended; waiting for rest")
+            quiet = await rest(place)
+        evidence = await evidence_of(place, watch)
+    say("counting")
+    context = Context(
+        windows=done.windows,
+        limits=done.limits,
+        log_whole=all(kind.keeps_log for kind in faults),
+        reading=watch.reading,
+        logs={path.name: path for path in folder.glob("*.log")},
+        mid_batch_hits=sum(window.hit for window in done.windows),
+        self_test={bug.name: bug.caught for bug in bugs} or None,
+        least_acked=terms.least_acked,
+        least_hits=terms.least_hits,
+    )
+    examination = await asyncio.to_thread(judged, load.ledger, evidence, context)
+    spent = costs(read(load.ledger), done.windows)
+    notes = [] if quiet else [f"not at rest within {QUIET_S:g} s after the last fault"]
+    return Outcome(_rows(done, examination, spent, watch), examination, spent, notes)
+
+
+def judged(ledger: Path, evidence: Evidence, context: Context) -> Examination:
+    """The verdicts on a ledger's folder."""
+    return examine(Summary(read(ledger)), evidence, context)
+
+
+def clock_of(folder: Path) -> dict[str, str]:
+    """The file that turns the clock of Chronicle's processes."""
+    clock = folder / "clock"
+    clock.write_text("0")
+    return {"CHAOS_CLOCK": str(clock)}
+
+
+def fresh(folder: Path) -> Path:
+    """An empty one."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+async def rest(place: RealPlace) -> bool:
+    """Whether within QUIET_S nothing is pending any more, SQLite is empty and lag is 0."""
+    end = time.monotonic() + QUIET_S
+    while time.monotonic() < end:
+        stats = await get_json(f"{place.url}/stats") or {}
+        ledger = stats.get("ledger")
+        if isinstance(ledger, dict) and ledger.get("pending") == 0:
+            stored = ledger.get("parts", {}).get("stored", {})
+            if not stored.get("sqlite") and await place.lag() == 0:
+                return True
+        await asyncio.sleep(0.5)
+    return False
+
+
+async def evidence_of(place: RealPlace, watch: Watch | None = None) -> Evidence:
+    """Everything that is stored now."""
+    return await gather(
+        url=place.url,
+        dsn=place.dsn,
+        broker=place.broker,
+        sqlite=place.sqlite,
+        topics=place.topics,
+        samples=watch.samples if watch else (),
+    )
+
+
+async def planted(folder: Path, name: str, terms: Terms, say: Say) -> BugRow:
+    """A run with one bug in it: caught when an invariant that must tell of it is broken. The folder is emptied."""
+    say(f"planted bug {name}: {BUGS[name].what}")
+    fresh(folder)
+    async with RealPlace(folder, pythonpath=INSIDE, settings={"CHAOS_BUG": name}) as place:
+        load = Load(place.url, folder / "ledger", seed=terms.seed, rate=terms.rate)
+        async with load:
+            await asyncio.sleep(WARM_S)
+            await SCENARIOS[name](place)
+        await rest(place)
+        evidence = await evidence_of(place)
+    found = await asyncio.to_thread(judged, load.ledger, evidence, Context())
+    told = [one.id for one in found.verdicts if one.ok is False and one.id in BUGS[name].caught_by]
+    say(f"planted bug {name}: {'caught by ' + ', '.join(told) if told else 'NOT CAUGHT'}")
+    return BugRow(name, bool(told), told)
+
+
+def _rows(done: Rounds, examination: Examination, spent: Costs, watch: Watch) -> list[FaultRow]:
+    counts = examination.counts
+    for name, row in done.rows.items():
+        row.lost, row.duplicated = counts.lost_by_fault.get(name, 0), counts.duplicated_by_fault.get(name, 0)
+        row.cost = spent.by_fault.get(name)
+        row.rss_peak_mb = _peak(watch, [window for window in done.windows if window.fault == name])
+    return list(done.rows.values())
+
+
+def _peak(watch: Watch, windows: list[Window]) -> float | None:
+    peaks = [watch.peak_mb(window.start, window.end) for window in windows]
+    return max((peak for peak in peaks if peak is not None), default=None)
