@@ -73,10 +73,11 @@ def claim(port: int) -> bool:
     """
     if port in _CLAIMS:
         return True
-    path = Path(tempfile.gettempdir()) / f"chronicle-port-{port}.lock"
+    folder = Path(tempfile.gettempdir()) / f"chronicle-ports-{os.getuid()}"
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError:  # another user's
+        folder.mkdir(mode=0o700, exist_ok=True)
+        fd = os.open(folder / f"{port}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError:  # a folder that another user made in our name
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

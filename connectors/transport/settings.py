@@ -47,6 +47,10 @@ FAUST_SETTINGS: Final[Mapping[str, Any]] = MappingProxyType(
         # A killed worker's partitions move after this time, not after 60 s. Heartbeats have a thread of their own.
         "broker_session_timeout": 10.0,
         "broker_heartbeat_interval": 3.0,
+        # How long the broker lets a group wait for a member that does not join again: after an outage of the broker one
+        # of them may not have heard that it must, and Faust's 60 s keeps all the others out of work. Draining and the
+        # last commit take 10 s at most.
+        "broker_rebalance_timeout": 12.0,
         # A hung main loop polls no more and loses its partitions after this time; a held sink keeps polling.
         "broker_max_poll_interval": 60.0,
         # How much is read twice after a crash.
