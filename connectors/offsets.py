@@ -1,15 +1,20 @@
-"""LogOffsets: where topics begin and end and how far groups have come, for lag and for the loss ledger."""
+"""LogOffsets: where topics begin and end and how far groups have come, for lag and for the loss ledger.
+
+On aiokafka, not on librdkafka's admin client: that one does not get over a broker that was suspended for 20 s, and ends
+the whole process now and then when a request to a coordinator fails (confluentinc/librdkafka#4605).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin import OffsetSpec as _OffsetSpec  # type: ignore[attr-defined]  # re-exported, not listed
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError, for_code
 
 from schemas.errors import Unavailable
 
@@ -18,12 +23,34 @@ CACHE_SECONDS: Final = 1.0
 TIMEOUT: Final = 2.0
 #: Partitions of a topic hardly ever change.
 PARTITIONS_SECONDS: Final = 60.0
-
-#: For a moment after a start or a new topic; the admin client does not try again by itself.
-_ELECTING: Final = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
+#: Between two tries within the time limit; a broker that has just started knows no leaders for a moment.
+RETRY_SECONDS: Final = 0.05
 
 Key = tuple[str, ...]
-OffsetSpec: Any = _OffsetSpec  # untyped upstream
+
+
+class _Clients:
+    """One consumer without a group and one admin client: opened together, given up together at the first failure."""
+
+    def __init__(self, brokers: str) -> None:
+        timeout_ms = int(TIMEOUT * 1000)
+        self.consumer: Any = AIOKafkaConsumer(  # type: ignore[no-untyped-call]
+            bootstrap_servers=brokers,
+            group_id=None,
+            enable_auto_commit=False,
+            request_timeout_ms=timeout_ms,
+        )
+        self.admin: Any = AIOKafkaAdminClient(bootstrap_servers=brokers, request_timeout_ms=timeout_ms)
+
+    async def open(self) -> None:
+        await self.consumer.start()
+        await self.admin.start()
+
+    async def close(self) -> None:
+        for end in (self.consumer.stop, self.admin.close):
+            with contextlib.suppress(KafkaError, OSError, TimeoutError):
+                async with asyncio.timeout(TIMEOUT):
+                    await end()
 
 
 class LogOffsets:
@@ -35,29 +62,31 @@ class LogOffsets:
     def __init__(self, brokers: str, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._brokers = brokers
         self._monotonic = monotonic
-        self._admin: AdminClient | None = None
+        self._clients: _Clients | None = None
+        self._opening = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
         self._cache: dict[Key, tuple[float, Mapping[int, int]]] = {}
         self._asking: dict[Key, asyncio.Task[Mapping[int, int]]] = {}
 
     async def end_offsets(self, topic: str) -> Mapping[int, int]:
         """The offset the next record of each partition will get."""
-        return await self._ask(("end", topic), CACHE_SECONDS, lambda: self._edge(topic, OffsetSpec.latest()))
+        return await self._ask(("end", topic), CACHE_SECONDS, lambda: self._edge(topic, "end_offsets"))
 
     async def begin_offsets(self, topic: str) -> Mapping[int, int]:
         """The oldest offset still there."""
-        return await self._ask(("begin", topic), CACHE_SECONDS, lambda: self._edge(topic, OffsetSpec.earliest()))
+        return await self._ask(("begin", topic), CACHE_SECONDS, lambda: self._edge(topic, "beginning_offsets"))
 
     async def group_offsets(self, group: str, topic: str) -> Mapping[int, int]:
         """What the group has committed (its next offset); partitions without a commit are absent."""
         return await self._ask(("group", group, topic), CACHE_SECONDS, lambda: self._group(group, topic))
 
     async def close(self) -> None:
-        """Forget the connection."""
+        """Forget the connections."""
         for task in tuple(self._asking.values()):
             task.cancel()
-        if self._admin is not None:
-            admin, self._admin = self._admin, None
-            await asyncio.to_thread(lambda held: held.clear(), [admin])
+        self._drop()
+        if self._closing:
+            await asyncio.wait(self._closing)
 
     async def _ask(self, key: Key, age: float, ask: Callable[[], Awaitable[Mapping[int, int]]]) -> Mapping[int, int]:
         at, answer = self._cache.get(key, (float("-inf"), {}))
@@ -77,62 +106,78 @@ class LogOffsets:
         started = self._monotonic()
         try:
             async with asyncio.timeout(TIMEOUT):
-                answer = await _with_a_leader(ask)
+                answer = await _until_settled(ask)
         except TimeoutError as error:
+            self._drop()
             raise Unavailable("kafka", f"no offsets within {TIMEOUT:g} s") from error
-        except KafkaException as error:
-            raise Unavailable("kafka", error.args[0].str()) from error
+        except (KafkaError, OSError) as error:
+            self._drop()
+            raise Unavailable("kafka", str(error)) from error
         self._cache[key] = (started, answer)
         return answer
 
-    async def _edge(self, topic: str, spec: Any) -> Mapping[int, int]:
-        partitions = await self._partitions(topic)
-        asked = self._client().list_offsets(
-            {TopicPartition(topic, partition): spec for partition in partitions}, request_timeout=TIMEOUT
-        )
-        answers = await asyncio.gather(*(asyncio.wrap_future(done) for done in asked.values()))
-        return {key.partition: answer.offset for key, answer in zip(asked, answers, strict=True)}
+    async def _edge(self, topic: str, which: str) -> Mapping[int, int]:
+        clients = await self._connected()
+        wanted = [TopicPartition(topic, number) for number in await self._partitions(clients, topic)]
+        found = await getattr(clients.consumer, which)(wanted)
+        return {place.partition: offset for place, offset in found.items()}
 
     async def _group(self, group: str, topic: str) -> Mapping[int, int]:
-        asked = self._client().list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group)], request_timeout=TIMEOUT
-        )
-        answer = await asyncio.wrap_future(asked[group])
+        clients = await self._connected()
+        found = await clients.admin.list_consumer_group_offsets(group)
         return {
-            place.partition: place.offset
-            for place in answer.topic_partitions
-            if place.topic == topic and place.offset >= 0
+            place.partition: told.offset for place, told in found.items() if place.topic == topic and told.offset >= 0
         }
 
-    async def _partitions(self, topic: str) -> Mapping[int, int]:
+    async def _partitions(self, clients: _Clients, topic: str) -> Mapping[int, int]:
         key = ("partitions", topic)
         at, answer = self._cache.get(key, (float("-inf"), {}))
         if self._monotonic() - at > PARTITIONS_SECONDS:
-            found = await asyncio.to_thread(self._client().list_topics, topic, TIMEOUT)
-            if (error := found.topics[topic].error) is not None:
-                raise Unavailable("kafka", f"{topic}: {error.str()}")
-            answer = dict.fromkeys(found.topics[topic].partitions, 0)
+            answer = dict.fromkeys(await _partitions(clients, topic), 0)
             self._cache[key] = (self._monotonic(), answer)
         return answer
 
-    def _client(self) -> AdminClient:
-        if self._admin is None:
-            self._admin = AdminClient(
-                {
-                    "bootstrap.servers": self._brokers,
-                    "socket.timeout.ms": int(TIMEOUT * 1000),
-                    "reconnect.backoff.max.ms": 500,
-                    "log_level": 0,
-                }
-            )
-        return self._admin
+    async def _connected(self) -> _Clients:
+        async with self._opening:
+            if self._clients is None:
+                clients = _Clients(self._brokers)
+                try:
+                    await clients.open()
+                except BaseException:
+                    self._end(clients)
+                    raise
+                self._clients = clients
+            return self._clients
+
+    def _drop(self) -> None:
+        """New connections for the next question; what was known of partitions is asked again, too."""
+        clients, self._clients = self._clients, None
+        self._cache.clear()
+        if clients is not None:
+            self._end(clients)
+
+    def _end(self, clients: _Clients) -> None:
+        task = asyncio.ensure_future(clients.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
 
-async def _with_a_leader(ask: Callable[[], Awaitable[Mapping[int, int]]]) -> Mapping[int, int]:
+async def _partitions(clients: _Clients, topic: str) -> list[int]:
+    # All topics, not this one: a request that names a topic would make it on a broker that creates what is asked for.
+    for told in await clients.admin.describe_topics():
+        if told["topic"] == topic:
+            if told["error_code"]:
+                raise for_code(told["error_code"])(topic)
+            return [part["partition"] for part in told["partitions"]]
+    raise Unavailable("kafka", f"{topic}: the broker has no such topic")
+
+
+async def _until_settled(ask: Callable[[], Awaitable[Mapping[int, int]]]) -> Mapping[int, int]:
+    """Ask again while the broker is only settling (no leader yet, no coordinator yet); the caller bounds the time."""
     while True:
         try:
             return await ask()
-        except KafkaException as error:
-            if error.args[0].code() not in _ELECTING:
+        except KafkaError as error:
+            if not error.retriable:
                 raise
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(RETRY_SECONDS)

@@ -97,7 +97,12 @@ class Identities:
 
     def _look(self) -> dict[str, str | None]:
         self._admin = self._admin or AdminClient(_settings(self._brokers))
-        return _identities(self._admin, self._names)
+        try:
+            return _identities(self._admin, self._names)
+        except Unavailable:
+            # librdkafka's admin client does not get over a broker that was suspended: another one next time
+            self._admin = None
+            raise
 
 
 def _identities(admin: AdminClient, names: Sequence[str]) -> dict[str, str | None]:
