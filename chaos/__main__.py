@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import time
 from dataclasses import replace
@@ -24,6 +25,7 @@ console = Console(highlight=False)
 @click.group()
 def main() -> None:
     """Prove by faults that nothing acked is lost."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a broker that is away is what a drill is about, no news
 
 
 @main.command("list")

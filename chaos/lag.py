@@ -2,62 +2,65 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import Any, Final
 
-import confluent_kafka
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 
-TIMEOUT_S: Final = 2.0
-_untyped: Any = confluent_kafka.admin  # names that the package re-exports without listing them
+TIMEOUT_S: Final = 3.0
 
 
 class Lag:
-    """`groups`: consumer group -> its topic. Bootstraps at `broker`; answers come from where the broker advertises."""
+    """`groups`: consumer group -> its topic. Bootstraps at `broker`; answers come from where the broker advertises.
+
+    On aiokafka: librdkafka's admin client ends the process when a coordinator is lost (librdkafka#4605).
+    """
 
     def __init__(self, broker: str, groups: Mapping[str, str]) -> None:
         self._broker = broker
         self._groups = groups
-        self._admin: AdminClient | None = None
+        self._clients: tuple[Any, Any] | None = None
 
-    def ask(self) -> int:
-        """Records between the committed offsets and the ends; -1 when the broker does not tell. Blocks 3 s at most."""
+    async def ask(self) -> int:
+        """Records between the committed offsets and the ends; -1 when the broker does not tell within 3 s."""
         try:
-            return sum(self._of(group, topic) for group, topic in self._groups.items())
-        except KafkaException:
-            self._admin = None  # a client that met a dead broker waits before it tries again; a new one does not
+            async with asyncio.timeout(TIMEOUT_S):
+                consumer, admin = await self._connected()
+                return sum([await _of(consumer, admin, group, topic) for group, topic in self._groups.items()])
+        except (KafkaError, OSError, TimeoutError):
+            await self.close()  # a client that met a dead broker waits before it tries again; a new one does not
             return -1
 
-    def close(self) -> None:
-        """Forget the connection."""
-        self._admin = None
+    async def close(self) -> None:
+        """Forget the connections."""
+        clients, self._clients = self._clients, None
+        if clients is not None:
+            with contextlib.suppress(KafkaError, OSError, TimeoutError):
+                async with asyncio.timeout(TIMEOUT_S):
+                    await clients[0].stop()
+                    await clients[1].close()
 
-    def _of(self, group: str, topic: str) -> int:
-        admin = self._client()
-        metadata = admin.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
-        if metadata.error is not None:
-            raise KafkaException(metadata.error)
-        places = [TopicPartition(topic, partition) for partition in metadata.partitions]
-        asked = [ConsumerGroupTopicPartitions(group)]
-        committing = admin.list_consumer_group_offsets(asked, request_timeout=TIMEOUT_S)[group]
-        first = self._edges(places, _untyped.OffsetSpec.earliest())
-        last = self._edges(places, _untyped.OffsetSpec.latest())
-        done = {
-            place.partition: place.offset
-            for place in committing.result(TIMEOUT_S).topic_partitions or ()
-            if place.topic == topic and place.offset >= 0
-        }
-        return sum(max(0, end - done.get(partition, first[partition])) for partition, end in last.items())
+    async def _connected(self) -> tuple[Any, Any]:
+        if self._clients is None:
+            settings = {"bootstrap_servers": self._broker, "request_timeout_ms": int(TIMEOUT_S * 1000)}
+            consumer: Any = AIOKafkaConsumer(group_id=None, **settings)  # type: ignore[no-untyped-call]
+            admin: Any = AIOKafkaAdminClient(**settings)  # type: ignore[arg-type]
+            self._clients = (consumer, admin)
+            await consumer.start()
+            await admin.start()
+        return self._clients
 
-    def _edges(self, places: list[TopicPartition], spec: Any) -> dict[int, int]:
-        asked = self._client().list_offsets(dict.fromkeys(places, spec), request_timeout=TIMEOUT_S)
-        return {place.partition: done.result(TIMEOUT_S).offset for place, done in asked.items()}
 
-    def _client(self) -> AdminClient:
-        if self._admin is None:
-            # log_level 0: a broker that is away is what a drill is about, no news
-            self._admin = AdminClient(
-                {"bootstrap.servers": self._broker, "reconnect.backoff.max.ms": 500, "log_level": 0}
-            )
-        return self._admin
+async def _of(consumer: Any, admin: Any, group: str, topic: str) -> int:
+    told = next((told for told in await admin.describe_topics() if told["topic"] == topic), None)
+    if told is None:
+        raise KafkaError(f"no topic {topic}")
+    places = [TopicPartition(topic, part["partition"]) for part in told["partitions"]]
+    done = await admin.list_consumer_group_offsets(group)
+    first, last = await consumer.beginning_offsets(places), await consumer.end_offsets(places)
+    committed = {place: offset.offset for place, offset in done.items() if offset.offset >= 0}
+    return sum(max(0, last[place] - committed.get(place, first[place])) for place in places)

@@ -74,6 +74,8 @@ class RealPlace:
         self.log = folder / "up.log"
         self._points_dir = folder / "points"
         self._settings = {**TIMINGS, **(settings or {})}
+        #: The file that turns the clock of all processes of Chronicle, if there is one.
+        self.clock = Path(self._settings["CHAOS_CLOCK"]) if "CHAOS_CLOCK" in self._settings else None
         self._pythonpath = str(pythonpath) if pythonpath else None
         self._stream_workers = stream_workers
         self._port, broker, database = ports(3)
@@ -125,7 +127,7 @@ class RealPlace:
             for close in (self._postgres.close, self._kafka.close, *(proxy.stop for proxy in self._proxies)):
                 await asyncio.to_thread(close)
             self._starter.shutdown()
-            self._lag.close()
+            await self._lag.close()
 
     async def _make_role(self) -> None:
         """Chronicle connects as an ordinary role that may make its tables."""
@@ -280,7 +282,7 @@ class RealPlace:
 
     async def lag(self) -> int:
         """See the contract; takes at most about 3 seconds. A partition without a commit counts whole."""
-        return await asyncio.to_thread(self._lag.ask)
+        return await self._lag.ask()
 
     async def until_ready(self, timeout: float) -> float:
         """Until /ready says `ready`; the seconds it took. Raises `NotReady`."""

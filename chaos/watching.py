@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
+from app.stack.process import die_with_parent
 from chaos.evidence_process import sample
 from chaos.evidence_values import Sample
 from chaos.host import ROOT
@@ -39,7 +40,13 @@ class Load:
 
     def _start(self) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:
-            return subprocess.Popen(self._command, stdout=log, stderr=log, cwd=ROOT)
+            return subprocess.Popen(
+                self._command,
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+                preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509  # its library is loaded before the fork
+            )
 
     async def __aexit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         assert self._process is not None

@@ -21,6 +21,8 @@ from chaos.model import Expected, Fault, Place
 
 JOURNALS = ("", "-wal", "-shm")
 PAGE = 4096
+#: What the small file system has beside what is there already.
+ROOM_BYTES = 16 << 20
 
 
 class _PostgresAway(Fault):
@@ -121,7 +123,7 @@ class SqliteReadOnly(_PostgresAway):
 
 
 class SqliteFull(_PostgresAway):
-    """The file lives on a file system of 16 MiB for the round; Chronicle is stopped in order to move it there."""
+    """The file lives on a small file system of its own, with 16 MiB of room; Chronicle is stopped to move it there."""
 
     name = "sqlite-full"
     rows = ("F24", "F25")
@@ -138,7 +140,9 @@ class SqliteFull(_PostgresAway):
         self.disk = place.sqlite.with_name("small-disk")
         self.disk.mkdir(exist_ok=True)
         await place.stop_chronicle()
-        _mount(self.disk)
+        _shrink(place.sqlite)
+        if not _mount(self.disk, taken=sum(path.stat().st_size for path in _there(place.sqlite))):
+            raise OSError(f"nothing can be mounted on {self.disk}")
         _move(place.sqlite, self.disk)
         place.sqlite.symlink_to(self.disk / place.sqlite.name)
         await place.start_chronicle()
@@ -234,8 +238,15 @@ def _immutable(path: Path, on: bool) -> bool:
     return done.returncode == 0
 
 
-def _mount(folder: Path) -> bool:
-    command = ["mount", "-t", "tmpfs", "-o", "size=16m", "chaos", str(folder)]
+def _shrink(file: Path) -> None:
+    """What was synced long ago leaves room in the file, which SQLite does not give back by itself."""
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _mount(folder: Path, taken: int = 0) -> bool:
+    command = ["mount", "-t", "tmpfs", "-o", f"size={taken + ROOM_BYTES}", "chaos", str(folder)]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
