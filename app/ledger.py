@@ -15,13 +15,17 @@ import msgspec
 
 
 class DedupeCount(msgspec.Struct, frozen=True):
-    """Counters of the dedup table for one partition, exactly as of `next` (the next ingest offset)."""
+    """Counters of the dedup table for one partition, exactly as of `next` (the next ingest offset).
+
+    `skipped` offsets were never seen by this table: retention was quicker, or it was lost with its changelog.
+    """
 
     next: int = 0
     passed: int = 0
     duplicates: int = 0
     dead: int = 0
     conflicts: int = 0
+    skipped: int = 0
 
 
 class StoreCount(msgspec.Struct, frozen=True, kw_only=True):

@@ -153,6 +153,8 @@ class LedgerReader:
         held = ledger.dedupe_counts(self._status.statuses())
         if any(end > 0 and partition not in held for partition, end in ends.items()):
             stale.append("dedupe")
+        if any(count.skipped for count in counts.values()):
+            stale.append("dedupe.skipped")
         return counts
 
     async def _backlog(self) -> StoreCount:

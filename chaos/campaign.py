@@ -80,6 +80,7 @@ async def campaign(
         windows=done.windows,
         limits=done.limits,
         log_whole=all(kind.keeps_log for kind in faults),
+        counts_whole=all(kind.keeps_counts for kind in faults),
         reading=watch.reading,
         logs={path.name: path for path in folder.glob("*.log")},
         mid_batch_hits=sum(window.hit for window in done.windows),

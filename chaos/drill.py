@@ -47,14 +47,14 @@ def full_plan(command: str, folder: Path, seed: int) -> Plan:
 
 
 async def drill(plan: Plan, say: Say) -> Report:
-    """Run it. Faults that take the log away have a campaign each: after them nothing can be said of the others."""
+    """Run it. Faults that take the log or the counters away have a campaign each: they would hide what others do."""
     began = time.monotonic()
     place = plan.folder / "place"
     bugs = [await planted(place, name, plan.terms, say) for name in plan.bugs]
     outcomes: list[Outcome] = []
-    if usual := [kind for kind in plan.faults if kind.keeps_log]:
+    if usual := [kind for kind in plan.faults if kind.keeps_log and kind.keeps_counts]:
         outcomes.append(await campaign(place, usual, plan.terms, say, bugs=bugs))
-    for kind in (kind for kind in plan.faults if not kind.keeps_log):
+    for kind in (kind for kind in plan.faults if kind not in usual):
         terms = replace(plan.terms, least_acked=100, least_hits=1)
         outcomes.append(await campaign(place, [kind], terms, say))
     report = reported(plan, outcomes, bugs, time.monotonic() - began)

@@ -20,7 +20,8 @@ class Context:
     """What the checker must be told of the run.
 
     `foreign_sessions`: faults that send events of their own use sessions with these prefixes. `log_whole`: no fault
-    took records out of the topics. `resting`: everything is back in Postgres; False while SQLite may still hold some.
+    took records out of the topics. `counts_whole`: no fault took the counters of the dedup table away. `resting`:
+    everything is back in Postgres; False while SQLite may still hold some.
     What is None cannot be judged.
     """
 
@@ -28,6 +29,7 @@ class Context:
     limits: Mapping[str, Expected] = field(default_factory=dict)
     foreign_sessions: tuple[str, ...] = ("fault-",)
     log_whole: bool = True
+    counts_whole: bool = True
     resting: bool = True
     reading: Reading | None = None
     restarts: int | None = None

@@ -216,6 +216,8 @@ class Fault(ABC):
     hits: ClassVar[int] = 3
     #: False when acked records are taken out of the log: nothing can be said of other faults on the same place then.
     keeps_log: ClassVar[bool] = True
+    #: False when the counters of the dedup table are lost: the loss ledger cannot add up on the same place then.
+    keeps_counts: ClassVar[bool] = True
     expected: ClassVar[Expected] = Expected()
 
     def __init__(self, chance: random.Random) -> None:

@@ -108,6 +108,7 @@ class ChangelogTruncated(_TableHurt):
     name = "changelog-truncated"
     rows = ("F30",)
     what = "All records of the dedup table's changelog are deleted, and a worker loses its table on top of it."
+    keeps_counts = False
 
     async def hurt(self, place: Place) -> None:
         await asyncio.to_thread(truncate, place.broker, place.topics["seen"])

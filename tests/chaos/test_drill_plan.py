@@ -39,6 +39,12 @@ def test_the_full_plan_holds_every_fault_and_every_planted_bug() -> None:
     assert short.bugs == short_plan("c", Path("out"), 7).bugs
 
 
+def test_faults_that_would_hide_what_others_do_are_alone() -> None:
+    """The log and the counters of the dedup table: without them a campaign cannot be judged as a whole."""
+    alone = {name for name, kind in catalogue().items() if not (kind.keeps_log and kind.keeps_counts)}
+    assert alone == {"kafka-wiped", "changelog-truncated"}
+
+
 def test_every_fault_says_what_it_does_and_is_done_often_enough() -> None:
     """At least three times, with a sentence and with its rows."""
     for kind in catalogue().values():

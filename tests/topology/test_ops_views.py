@@ -193,6 +193,14 @@ async def test_parts_that_are_away_are_named(plant: Plant) -> None:
     assert body["ledger"]["balanced"] is None
 
 
+async def test_a_table_that_began_anew_claims_no_balance(plant: Plant) -> None:
+    """Its older counts are gone for good, so a difference is no proof of loss."""
+    rows = {key: row | {"skipped": 4} for key, row in WORKER["dedupe"]["partitions"].items()}
+    await plant.post(dedupe={**WORKER["dedupe"], "partitions": rows})
+    _, body = await plant.get("/stats")
+    assert (body["stale"], body["ledger"]["balanced"]) == (["dedupe.skipped"], None)
+
+
 async def test_a_process_without_an_intake_does_not_know_the_spool(plant: Plant) -> None:
     """It says so instead of counting nothing."""
     reader = FailoverReader(plant.primary, plant.local)
