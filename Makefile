@@ -5,7 +5,7 @@ PYTEST_ARGS ?=
 # Most tests wait for real processes: three at a time suit two cores. Each has a Kafka and a Postgres of its own.
 TEST_WORKERS ?= 3
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test drill drill-full check format lock clean
+.PHONY: help setup demo up test drill drill-full soak check format lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -27,6 +27,9 @@ drill: setup ## prove by faults that nothing acked is lost: the short set, about
 
 drill-full: setup ## all faults, three times each, and all planted bugs: an hour or more
 	@exec $(BIN)/python -m chaos run --full $(if $(SEED),--seed $(SEED))
+
+soak: setup ## 2,000 events a second for an hour, a fault a minute (MINUTES=n): memory, files and threads stay flat
+	@exec $(BIN)/python -m chaos soak --minutes $(if $(MINUTES),$(MINUTES),60) $(if $(SEED),--seed $(SEED))
 
 check: setup ## lint, format, types, import rules, lock: under a minute
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import rich_click as click
 from rich.console import Console
@@ -17,6 +18,7 @@ from chaos.campaign import Terms
 from chaos.drill import Plan, drill, full_plan, short_plan
 from chaos.faults import catalogue, chosen
 from chaos.seeded import BUGS
+from chaos.soak import soak
 
 OUT = Path(__file__).parent / "out"
 console = Console(highlight=False)
@@ -59,7 +61,25 @@ def run_drill(
     plan = _plan(full, only, bugs, seed, out)
     terms = replace(plan.terms, rate=rate, hits=hits or plan.terms.hits)
     plan = replace(plan, terms=terms, keep=keep)
-    result = asyncio.run(drill(plan, _say))
+    _end(asyncio.run(drill(plan, _say)), out)
+
+
+@main.command("soak")
+@click.option("--minutes", type=click.IntRange(1, 1440), default=60, show_default=True, help="A fault begins in each.")
+@click.option("--rate", type=click.FloatRange(10, 5000), default=2000.0, show_default=True, help="Events a second.")
+@click.option("--seed", type=int, help="Repeat the run of this seed (default: another one each time).")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=OUT, help="Folder for everything.")
+def run_soak(minutes: int, rate: float, seed: int | None, out: Path) -> None:
+    """A steady load for a long time, a fault a minute; memory, files and threads must stay flat."""
+    terms = Terms(int(time.time()) if seed is None else seed, rate=rate, soak=True, least_hits=1)
+    _end(asyncio.run(soak(_command(), out, terms, minutes, _say)), out)
+
+
+def _command() -> str:
+    return " ".join(["python -m chaos", *sys.argv[1:]])
+
+
+def _end(result: reports.Report, out: Path) -> NoReturn:
     path = reports.write(result, out)
     reports.show(result, console)
     console.print(f"the report: {path}")
@@ -67,7 +87,7 @@ def run_drill(
 
 
 def _plan(full: bool, only: str | None, bugs: str | None, seed: int, out: Path) -> Plan:
-    command = " ".join(["python -m chaos", *sys.argv[1:]])
+    command = _command()
     if only or bugs:
         try:
             faults = chosen(only=tuple(only.split(","))) if only else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,13 +37,22 @@ CALM_S = 3.0
 @dataclass(frozen=True)
 class Terms:
     """What a campaign is run on: seed and rate of the load (events a second), how often each fault is done (None: as
-    often as it says), the least that makes it no vacuous one."""
+    often as it says), the least that makes it no vacuous one.
+
+    `soak`: a load of many small events in bulks; at the end memory must be flat, and the public stream is not read
+    again record by record.
+    """
 
     seed: int
     rate: float = 250.0
     hits: int | None = None
     least_acked: int = 10_000
     least_hits: int = 3
+    soak: bool = False
+
+
+#: Does faults to a place under load: the place, and the records of lag that the load alone makes.
+Doing = Callable[[RealPlace, int], Awaitable[Rounds]]
 
 
 @dataclass
@@ -57,24 +66,33 @@ class Outcome:
 
 
 async def campaign(
-    folder: Path, faults: Sequence[type[Fault]], terms: Terms, say: Say, *, bugs: Sequence[BugRow] = ()
+    folder: Path,
+    faults: Sequence[type[Fault]],
+    terms: Terms,
+    say: Say,
+    *,
+    bugs: Sequence[BugRow] = (),
+    doing: Doing | None = None,
 ) -> Outcome:
-    """Run it in `folder`, which is emptied first.
+    """Run it in `folder`, which is emptied first. `doing` instead of each fault so often, one kind after the other.
 
     Raises when the place cannot be had or the evidence not be gathered; everything else is in the outcome.
     """
     fresh(folder)
     async with RealPlace(folder, pythonpath=INSIDE, settings=clock_of(folder)) as place:
-        load = Load(place.url, folder / "ledger", seed=terms.seed, rate=terms.rate)
+        load = Load(place.url, folder / "ledger", seed=terms.seed, rate=terms.rate, bulky=terms.soak)
         async with Watch(place, load.ledger, seed=terms.seed) as watch:
             async with load:
                 await asyncio.sleep(WARM_S)
                 lag = int(terms.rate * CALM_S)
-                done = await all_rounds(place, faults, terms.seed, say, calm_lag=lag, hits=terms.hits)
+                if doing is None:
+                    done = await all_rounds(place, faults, terms.seed, say, calm_lag=lag, hits=terms.hits)
+                else:
+                    done = await doing(place, lag)
                 await asyncio.sleep(WARM_S)
             say("the load has ended; waiting for rest")
             quiet = await rest(place)
-        evidence = await evidence_of(place, watch)
+        evidence = await evidence_of(place, watch, passed=not terms.soak)
     say("counting")
     context = Context(
         windows=done.windows,
@@ -87,6 +105,7 @@ async def campaign(
         self_test={bug.name: bug.caught for bug in bugs} or None,
         least_acked=terms.least_acked,
         least_hits=terms.least_hits,
+        flat=terms.soak,
     )
     examination = await asyncio.to_thread(judged, load.ledger, evidence, context)
     spent = costs(read(load.ledger), done.windows)
@@ -127,8 +146,8 @@ async def rest(place: RealPlace) -> bool:
     return False
 
 
-async def evidence_of(place: RealPlace, watch: Watch | None = None) -> Evidence:
-    """Everything that is stored now."""
+async def evidence_of(place: RealPlace, watch: Watch | None = None, *, passed: bool = True) -> Evidence:
+    """Everything that is stored now; `passed`: with every record of the public stream."""
     return await gather(
         url=place.url,
         dsn=place.dsn,
@@ -136,6 +155,7 @@ async def evidence_of(place: RealPlace, watch: Watch | None = None) -> Evidence:
         sqlite=place.sqlite,
         topics=place.topics,
         samples=watch.samples if watch else (),
+        passed=passed,
     )
 
 

@@ -21,7 +21,7 @@ class Context:
 
     `foreign_sessions`: faults that send events of their own use sessions with these prefixes. `log_whole`: no fault
     took records out of the topics. `counts_whole`: no fault took the counters of the dedup table away. `resting`:
-    everything is back in Postgres; False while SQLite may still hold some.
+    everything is back in Postgres; False while SQLite may still hold some. `flat`: memory must not grow, in a soak.
     What is None cannot be judged.
     """
 
@@ -39,6 +39,7 @@ class Context:
     dumps: tuple[Mapping[str, object], Mapping[str, object]] | None = None
     mid_batch_hits: int | None = None
     self_test: Mapping[str, bool] | None = None
+    flat: bool = False
     least_acked: int = 10_000
     least_hits: int = 3
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import median
 
@@ -20,6 +20,8 @@ NOT_OURS = frozenset(("kafka", "postgres"))
 MORE_FDS, MORE_THREADS = 100, 20
 #: Looks and seconds below which a process has not lived long enough to say that something grows.
 LOOKS, LIFE_S = 12, 60.0
+#: What all processes of a role may gain in memory during a soak: a factor, and megabytes beside it.
+MORE_MEMORY, MORE_MB = 1.2, 30.0
 
 
 def availability(ledger: Summary, context: Context) -> Verdict:
@@ -84,6 +86,8 @@ def resources(evidence: Evidence, context: Context) -> Verdict:
         if look.role not in NOT_OURS:
             lives[look.role, look.pid].append(look)
     said = [sentence for (role, pid), looks in lives.items() for sentence in _of_process(f"{role} {pid}", looks)]
+    if context.flat:
+        said += _grown(evidence.samples)
     if context.restarts is not None and context.kills is not None and context.restarts > context.kills:
         said.append(f"{context.restarts} restarts, only {context.kills} were meant")
     return verdict("I11", "memory, files and threads are bounded", "resources grow or run out", said)
@@ -102,6 +106,21 @@ def _of_process(name: str, looks: list[Sample]) -> Iterator[str]:
         after = median(getattr(look, what) for look in looks[-third:])
         if after > before + more:
             yield f"{name}: {what} grew from {before:g} to {after:g}"
+
+
+def _grown(samples: Iterable[Sample]) -> Iterator[str]:
+    """Memory of all processes of a role together: the last sixth of a soak beside the second one, when it was warm."""
+    sums: dict[str, dict[float, int]] = defaultdict(lambda: defaultdict(int))
+    for look in samples:
+        if look.role not in NOT_OURS:
+            sums[look.role][look.at] += look.rss
+    for role, looks in sums.items():
+        sizes = [looks[at] / 2**20 for at in sorted(looks)]
+        sixth = len(sizes) // 6
+        if sixth:
+            before, after = median(sizes[sixth : 2 * sixth]), median(sizes[-sixth:])
+            if after > before * MORE_MEMORY + MORE_MB:
+                yield f"{role}: memory grew from {before:.0f} to {after:.0f} MB"
 
 
 def logs(context: Context) -> Verdict:

@@ -1,6 +1,6 @@
 """The load of a drill: producers that send a realistic mix and write down what they were told. A program of its own.
 
-    python -m chaos.load --url URL --ledger DIR --seed N --producers 4 --rate 250 [--duration S]
+    python -m chaos.load --url URL --ledger DIR --seed N --producers 4 --rate 250 [--bulky] [--duration S]
 
 A producer sends one request at a time and, like a hook's own retry, sends the same again until it is told ok or fail:
 so the order within a session is the order of `seq`. SIGTERM ends it after the open requests.
@@ -99,6 +99,7 @@ async def run(
     seed: int,
     producers: int = 4,
     rate: float = 250.0,
+    bulky: bool = False,
     stop: asyncio.Event,
     give_up_s: float = GIVE_UP_S,
 ) -> dict[str, int]:
@@ -112,7 +113,7 @@ async def run(
         path = folder / f"{name}.jsonl"
         if path.exists():
             raise FileExistsError(f"{path} is there: take another seed or another folder")
-        made.append(Producer(url, name, Mix(seed, name), Ledger(path), rate / producers, stop, give_up_s))
+        made.append(Producer(url, name, Mix(seed, name, bulky=bulky), Ledger(path), rate / producers, stop, give_up_s))
     async with asyncio.TaskGroup() as tasks:
         for producer in made:
             tasks.create_task(producer.run())
@@ -132,6 +133,7 @@ async def _main(options: argparse.Namespace) -> None:
         seed=options.seed,
         producers=options.producers,
         rate=options.rate,
+        bulky=options.bulky,
         stop=stop,
     )
     print(json.dumps(counts), flush=True)
@@ -145,6 +147,7 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--producers", type=int, default=4)
     parser.add_argument("--rate", type=float, default=250.0, help="events a second, all producers together")
+    parser.add_argument("--bulky", action="store_true", help="half of the requests are bulks of many small events")
     parser.add_argument("--duration", type=float, default=0.0, help="seconds; until SIGTERM unless given")
     return parser.parse_args(arguments)
 

@@ -28,6 +28,8 @@ _TOOLS: Final = ("Bash", "Read", "Edit", "Write", "Grep", "mcp__db__query")
 #: Out of 100 requests. What is left over is bulks.
 _REPEATS, _BAD, _NATURAL, _FRESH, _STAMPED, _SINGLE = 5, 2, 34, 12, 5, 27
 SESSION_EVENTS: Final = (150, 500)
+#: Of a bulky mix: the share of bulks, and events in one.
+BULKY_SHARE, BULKY_EVENTS = 0.5, (50, 150)
 
 
 @dataclass(frozen=True)
@@ -61,18 +63,24 @@ class _Session:
 
 
 class Mix:
-    """An endless row of requests. The same seed and producer give the same row, but for the wall clock in it."""
+    """An endless row of requests. The same seed and producer give the same row, but for the wall clock in it.
 
-    def __init__(self, seed: int, producer: str) -> None:
+    `bulky`: about fifty events a request instead of five, and small ones, for a load of thousands a second.
+    """
+
+    def __init__(self, seed: int, producer: str, *, bulky: bool = False) -> None:
+        self._bulky = bulky
         self._chance = random.Random(f"{seed}/{producer}")
         self._name = f"{seed}-{producer}"
-        self._payloads = Payloads(self._chance, self._name)
+        self._payloads = Payloads(self._chance, self._name, small=bulky)
         self._seq = 0
         self._sessions = [self._new_session(), self._new_session()]
         self._landed: deque[Request] = deque(maxlen=50)
 
     def next(self, now: float) -> Request:
         """The next request; `now` is epoch seconds."""
+        if self._bulky and self._chance.random() < BULKY_SHARE:
+            return self._bulk(now)
         lot = self._chance.randrange(100)
         if lot < _REPEATS and self._landed:
             return self._repeat()
@@ -143,9 +151,10 @@ class Mix:
         return Request(EVENTS, _utf8(self._payloads.spell(envelope)), (item,))
 
     def _bulk(self, now: float) -> Request:
-        """2 to 100 envelopes, as an array or line by line; now and then one of them twice, or a bad one among them."""
+        """2 to 100 envelopes (bulky: 50 to 150), an array or lines; now and then one of them twice, or a bad one."""
         texts, items = [], []
-        for _ in range(min(100, 2 + int(self._chance.expovariate(1 / 14)))):
+        few = min(100, 2 + int(self._chance.expovariate(1 / 14)))
+        for _ in range(self._chance.randint(*BULKY_EVENTS) if self._bulky else few):
             envelope, item = self._envelope(now, "bulk")
             texts.append(self._payloads.spell(envelope))
             items.append(item)

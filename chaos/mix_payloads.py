@@ -39,10 +39,11 @@ def sha256(value: Any) -> str:
 
 
 class Payloads:
-    """Makes payloads from one source of chance."""
+    """Makes payloads from one source of chance; `small`: a third of the usual size, one in 2,000 large."""
 
-    def __init__(self, chance: random.Random, name: str) -> None:
+    def __init__(self, chance: random.Random, name: str, *, small: bool = False) -> None:
         self._chance, self._name = chance, name
+        self._large, self._scale = (0.0005, 5.7) if small else (0.005, 6.8)
         words: list[str] = []
         size = 0
         while size < _POOL_CHARS:
@@ -51,10 +52,10 @@ class Payloads:
         self._pool = " ".join(words)
 
     def size(self) -> int:
-        """Characters that the next payload shall have about: log-normal around 900, one in 200 large."""
-        if self._chance.random() < 0.005:
+        """Characters that the next payload shall have about: log-normal around 900 (small: 300), few are large."""
+        if self._chance.random() < self._large:
             return self._chance.randint(50 * 1024, LARGEST)
-        return round(min(LARGEST, max(SMALLEST, self._chance.lognormvariate(6.8, 1.2))))
+        return round(min(LARGEST, max(SMALLEST, self._chance.lognormvariate(self._scale, 1.2))))
 
     def text(self, size: int) -> str:
         """`size` characters of text."""

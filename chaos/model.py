@@ -189,6 +189,10 @@ class Place(Protocol):
         """Records not yet worked off in all groups, asked of the broker; -1 when it does not answer."""
         ...
 
+    async def worked_off(self) -> None:
+        """Return when the spool is empty and all that is in the log now has gone through all groups. Polls for ever."""
+        ...
+
 
 @dataclass
 class Findings:

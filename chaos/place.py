@@ -284,6 +284,12 @@ class RealPlace:
         """See the contract; takes at most about 3 seconds. A partition without a commit counts whole."""
         return await self._lag.ask()
 
+    async def worked_off(self) -> None:
+        """See the contract."""
+        while (await get_json(f"{self.url}/stats") or {}).get("parts", {}).get("pending", {}).get("spool", 1):
+            await asyncio.sleep(0.2)
+        await self._lag.worked_off()
+
     async def until_ready(self, timeout: float) -> float:
         """Until /ready says `ready`; the seconds it took. Raises `NotReady`."""
 

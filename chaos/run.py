@@ -48,7 +48,8 @@ async def timed(what: Callable[[], Awaitable[object]], limit: float = GIVE_UP_S)
 
 
 async def calm(place: RealPlace, lag: int) -> None:
-    """Until the backlog is gone; under load the commits are always a moment behind, so `lag` records are none."""
+    """Until all that had come before is worked off and at most `lag` records are behind, as the load makes them."""
+    await place.worked_off()
     while not 0 <= await place.lag() <= lag:
         await asyncio.sleep(0.2)
 
@@ -107,22 +108,30 @@ async def all_rounds(
     """Every fault `hits` times, one kind after the other; each round has its own random source, made of the seed."""
     done = Rounds()
     for kind in faults:
-        row = done.rows[kind.name] = FaultRow(kind.name, kind.rows, kind.what)
-        done.limits[kind.name] = kind.expected
-        for number in range(hits or kind.hits):
+        times = hits or kind.hits
+        for number in range(times):
             fault = kind(random.Random(f"{seed}/{kind.name}/{number}"))
-            row.skipped = fault.cannot(place)
-            if row.skipped:
-                say(f"{kind.name}: skipped, {row.skipped}")
+            if not await noted(done, place, fault, say, calm_lag=calm_lag, which=f"{number + 1}/{times}"):
                 break
-            window = await one_round(place, fault, calm_lag)
-            done.windows.append(window)
-            _note(row, fault, window)
-            say(_line(fault, window, number + 1))
-            for sentence in judge(fault, window):
-                say(f"  {sentence}")
             await asyncio.sleep(PAUSE_S)
     return done
+
+
+async def noted(done: Rounds, place: RealPlace, fault: Fault, say: Say, *, calm_lag: int, which: str) -> bool:
+    """One round, written down in `done` and told. False when the fault cannot be done here."""
+    row = done.rows.setdefault(fault.name, FaultRow(fault.name, fault.rows, fault.what))
+    done.limits[fault.name] = fault.expected
+    row.skipped = fault.cannot(place)
+    if row.skipped:
+        say(f"{fault.name}: skipped, {row.skipped}")
+        return False
+    window = await one_round(place, fault, calm_lag)
+    done.windows.append(window)
+    _note(row, fault, window)
+    say(_line(fault, window, which))
+    for sentence in judge(fault, window):
+        say(f"  {sentence}")
+    return True
 
 
 def _note(row: FaultRow, fault: Fault, window: Window) -> None:
@@ -139,10 +148,10 @@ def _worst(one: float | None, other: float | None) -> float | None:
     return max((value for value in (one, other) if value is not None), default=None)
 
 
-def _line(fault: Fault, window: Window, number: int) -> str:
+def _line(fault: Fault, window: Window, which: str) -> str:
     def seconds(value: float | None) -> str:
         return "never" if value is None else f"{value:.1f} s"
 
     hit = "hit" if window.hit else "hit nothing"
     back = f"ready {seconds(window.ready_s)}, lag 0 {seconds(window.lag_zero_s)}"
-    return f"{fault.name} {number}/{fault.hits}: {hit}, {back}"
+    return f"{fault.name} {which}: {hit}, {back}"

@@ -24,12 +24,15 @@ STOP_S = 20.0
 class Load:
     """`python -m chaos.load` against a place; an async context manager."""
 
-    def __init__(self, url: str, ledger: Path, *, seed: int, rate: float, producers: int = 4) -> None:
+    def __init__(
+        self, url: str, ledger: Path, *, seed: int, rate: float, producers: int = 4, bulky: bool = False
+    ) -> None:
         self.ledger = ledger
         self._log = ledger.with_suffix(".log")
         self._command = (
             *(sys.executable, "-m", "chaos.load", "--url", url, "--ledger", str(ledger)),
             *("--seed", str(seed), "--rate", str(rate), "--producers", str(producers)),
+            *(("--bulky",) if bulky else ()),
         )
         self._process: subprocess.Popen[bytes] | None = None
 

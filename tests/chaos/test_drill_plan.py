@@ -16,6 +16,7 @@ from chaos.invariants import Counts, Examination, Verdict
 from chaos.measure import Costs
 from chaos.report import BugRow, FaultRow
 from chaos.seeded import BUGS
+from chaos.soak import FAULTS as SOAKED
 from chaos.selftest import SCENARIOS
 
 
@@ -37,6 +38,14 @@ def test_the_full_plan_holds_every_fault_and_every_planted_bug() -> None:
     assert short.faults == [kind for kind in full.faults if kind.short]
     assert (short.terms.hits, len(short.bugs)) == (1, 2)
     assert short.bugs == short_plan("c", Path("out"), 7).bugs
+
+
+def test_a_soak_does_faults_that_can_be_judged_together() -> None:
+    """And that are over within a minute."""
+    for kind in chosen(only=SOAKED):
+        assert kind.keeps_log, kind
+        assert kind.keeps_counts, kind
+        assert kind.hold_s <= 20, kind
 
 
 def test_faults_that_would_hide_what_others_do_are_alone() -> None:

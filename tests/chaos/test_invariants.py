@@ -162,6 +162,14 @@ def leaking(world: World) -> None:
     world.samples = [Sample("ingest", 7, 10.0 * n, 1 << 20, 10 + 20 * n, 5) for n in range(15)]
 
 
+def swelling(world: World) -> None:
+    """Two processes, each exchanged half way: only their sum over the soak shows it."""
+    world.told(flat=True)
+    world.samples = [
+        Sample("stream", 100 * (n // 30) + twin, 10.0 * n, (50 + n) << 20, 10, 5) for n in range(60) for twin in (1, 2)
+    ]
+
+
 def restarting(world: World) -> None:
     world.told(restarts=3)
 
@@ -233,6 +241,7 @@ def blind(world: World) -> None:
         (unreadable, {"I10"}),
         (fat, {"I11"}),
         (leaking, {"I11"}),
+        (swelling, {"I11"}),
         (restarting, {"I11"}),
         (talking, {"I12"}),
         (waiting, {"I13"}),

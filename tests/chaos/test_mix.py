@@ -84,6 +84,16 @@ def test_each_bad_request_is_bad(what: str) -> None:
     assert all(isinstance(result, Refused) for result in results)
 
 
+def test_a_bulky_mix_makes_many_small_events_of_few_requests() -> None:
+    """Every kind is in it still."""
+    mix = Mix(7, "p0", bulky=True)
+    made = [mix.next(NOW) for _ in range(400)]
+    items = [item for request in made for item in request.items]
+    assert {item.kind for item in items} == {"envelope", "native", "bulk", "bad"}
+    assert 30 < len(items) / len(made) < 100
+    assert sum(len(request.body) for request in made) / len(items) < 1500
+
+
 def test_the_mix_holds_every_kind() -> None:
     """Sizes from small to large, hooks and envelopes, single and bulk, repeats, priority events, late and future."""
     made = requests(3000)
