@@ -16,8 +16,8 @@ from chaos.invariants import Counts, Examination, Verdict
 from chaos.measure import Costs
 from chaos.report import BugRow, FaultRow
 from chaos.seeded import BUGS
-from chaos.soak import FAULTS as SOAKED
 from chaos.selftest import SCENARIOS
+from chaos.soak import FAULTS as SOAKED
 
 
 def outcome(*verdicts: Verdict, acked: int = 10, lost: int = 0, fault: str = "worker-kill") -> Outcome:
