@@ -99,7 +99,7 @@ async def campaign(
         limits=done.limits,
         log_whole=all(kind.keeps_log for kind in faults),
         counts_whole=all(kind.keeps_counts for kind in faults),
-        reading=watch.reading,
+        reading=watch.reading if all(kind.keeps_readable for kind in faults) else None,
         logs={path.name: path for path in folder.glob("*.log")},
         mid_batch_hits=sum(window.hit for window in done.windows),
         self_test={bug.name: bug.caught for bug in bugs} or None,

@@ -47,14 +47,14 @@ def full_plan(command: str, folder: Path, seed: int) -> Plan:
 
 
 async def drill(plan: Plan, say: Say) -> Report:
-    """Run it. Faults that take the log or the counters away have a campaign each: they would hide what others do."""
+    """Run it. Faults that would hide what others do have a campaign each."""
     began = time.monotonic()
     place = plan.folder / "place"
     bugs = [await planted(place, name, plan.terms, say) for name in plan.bugs]
     outcomes: list[Outcome] = []
-    if usual := [kind for kind in plan.faults if kind.keeps_log and kind.keeps_counts]:
+    if usual := [kind for kind in plan.faults if not kind.alone()]:
         outcomes.append(await campaign(place, usual, plan.terms, say, bugs=bugs))
-    for kind in (kind for kind in plan.faults if kind not in usual):
+    for kind in (kind for kind in plan.faults if kind.alone()):
         terms = replace(plan.terms, least_acked=100, least_hits=1)
         outcomes.append(await campaign(place, [kind], terms, say))
     report = reported(plan, outcomes, bugs, time.monotonic() - began)

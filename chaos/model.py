@@ -222,7 +222,14 @@ class Fault(ABC):
     keeps_log: ClassVar[bool] = True
     #: False when the counters of the dedup table are lost: the loss ledger cannot add up on the same place then.
     keeps_counts: ClassVar[bool] = True
+    #: False when what was readable is away for a while, as after a restore.
+    keeps_readable: ClassVar[bool] = True
     expected: ClassVar[Expected] = Expected()
+
+    @classmethod
+    def alone(cls) -> bool:
+        """Whether it needs a place of its own: it would hide what other faults do."""
+        return not (cls.keeps_log and cls.keeps_counts and cls.keeps_readable)
 
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from chaos.faults import postgres_gone
-from chaos.faults.looking import admin, ask, connect, persist_status
+from chaos.faults.looking import admin, ask, connect, persist_status, until
+from chaos.faults.own import PREFIX, STORED_S, Own, rows, stored
 from chaos.faults.postgres_away import HANGING_S, PostgresAway
 from chaos.model import Fault, Place
 
@@ -105,6 +106,51 @@ class PostgresNoDatabase(PostgresAway):
             if await connection.fetchval("SELECT true FROM pg_database WHERE datname = $1", f"{name}_away"):
                 await connection.execute(f'ALTER DATABASE "{name}_away" RENAME TO "{name}"')
             await connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+
+
+class PostgresRefusesARow(Fault):
+    """F23: nothing in our own checks sees it coming; a constraint that somebody adds does the same."""
+
+    name = "postgres-refuses-a-row"
+    rows = ("F23",)
+    what = "one event in fifty violates a constraint of the table (23514): dead letters, and all others are stored"
+    hold_s = 0.0
+    CONSTRAINT: ClassVar[str] = "drill_refuses"
+
+    async def inject(self, place: Place) -> bool:
+        """See the contract."""
+        self.well, self.ill = Own(self.name, self.chance), Own("refused", self.chance)
+        rule = f"CHECK (session_id NOT LIKE '{PREFIX}refused-%') NOT VALID"
+        async with admin(place) as connection:
+            await connection.execute(f"ALTER TABLE events ADD CONSTRAINT {self.CONSTRAINT} {rule}")
+        for _ in range(10):
+            await self.ill.send(place.url, self.ill.events(1))
+            await self.well.send(place.url, self.well.events(49))
+        return len(self.ill.acked) == 10 and await self._letters(place) is not None
+
+    async def _letters(self, place: Place) -> float | None:
+        sql = (
+            "SELECT count(*) AS n FROM dead_letters "
+            "WHERE event_id = ANY($1::uuid[]) AND cause = 'refused_by_database' AND value IS NOT NULL"
+        )
+
+        async def all_there() -> bool:
+            return bool((await rows(place.dsn, sql, list(self.ill.acked)))[0]["n"] == len(self.ill.acked))
+
+        return await until(all_there, STORED_S)
+
+    async def heal(self, place: Place) -> None:
+        """See the contract."""
+        async with admin(place) as connection:
+            await connection.execute(f"ALTER TABLE events DROP CONSTRAINT IF EXISTS {self.CONSTRAINT}")
+
+    async def verify(self, place: Place) -> None:
+        """See the contract."""
+        self.found.broken += await self.well.broken(place.dsn)
+        if await self._letters(place) is None:
+            self.found.broken.append(f"not all {len(self.ill.acked)} refused events are dead letters with their bytes")
+        if stored_ones := await stored(place.dsn, self.ill.acked):
+            self.found.broken.append(f"{len(stored_ones)} refused events are stored")
 
 
 class PostgresLocked(PostgresAway):
