@@ -21,7 +21,7 @@ from chaos.seeded import BUGS
 from chaos.soak import soak
 
 OUT = Path(__file__).parent / "out"
-console = Console(highlight=False)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 
 
 @click.group()
