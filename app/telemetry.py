@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 from structlog.stdlib import ProcessorFormatter
 
+from app.damper import Damper
 from app.settings import LoggingSettings
 
 Record = MutableMapping[str, Any]
@@ -109,7 +110,15 @@ def logging_config(settings: LoggingSettings, shared: list[Any], last: list[Any]
                 "processors": [ProcessorFormatter.remove_processors_meta, *last],
             }
         },
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "stream": "ext://sys.stderr", "formatter": "one"}},
+        "filters": {"damper": {"()": Damper}},
+        "handlers": {
+            "stderr": {
+                "class": "logging.StreamHandler",
+                "stream": "ext://sys.stderr",
+                "formatter": "one",
+                "filters": ["damper"],
+            }
+        },
         "root": {"handlers": ["stderr"], "level": least},
         "loggers": {name: {"level": _stricter(level, least)} for name, level in QUIET.items()},
     }
