@@ -133,7 +133,7 @@ class DatabaseSettings(Section):
     pool_size: int = Field(5, ge=1, le=100, description="Connections of the query API.")
     statement_timeout_s: float = Field(5.0, gt=0, description="Longest query of the API in seconds.")
     write_timeout_s: float = Field(
-        5.0, gt=0, description="Longest sink transaction in seconds; beyond it the sink counts as away."
+        4.0, gt=0, description="Longest sink transaction in seconds; beyond it the sink counts as away."
     )
 
     @field_validator("url")

@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
 
+from chaos.host import get_json
 from chaos.measure import Window, overruns
 from chaos.model import Expected, Fault
 from chaos.place import NotReady, RealPlace
@@ -57,11 +60,25 @@ async def calm(place: RealPlace, lag: int) -> None:
 async def staffed(place: RealPlace, workers: int) -> None:
     """Until as many stream workers live as before, an ingest process too, and all of it says that it is ready.
 
-    The count comes first: for the 15 s that a status counts, /ready does not miss a worker that was killed.
+    The workers come first, by what they say from now on: for the 15 s that a status counts, /ready does not miss one
+    that was killed.
     """
+    since = time.time()
     while len(place.pids()["stream"]) < workers or not place.pids()["ingest"]:
         await asyncio.sleep(0.1)
+    while await at_work(place, since) < workers:
+        await asyncio.sleep(0.1)
     await place.until_ready(GIVE_UP_S)
+
+
+async def at_work(place: RealPlace, since: float) -> int:
+    """How many stream workers have said since then that their table is restored and that they have written a batch."""
+    told: Mapping[str, Any] = (await get_json(f"{place.url}/stats") or {}).get("workers") or {}
+    parts = [
+        (datetime.fromisoformat(one["at"]).timestamp(), one.get("dedupe") or {}, one.get("persist") or {})
+        for one in told.values()
+    ]
+    return sum(at > since and bool(seen.get("recovered") and sink.get("proven")) for at, seen, sink in parts)
 
 
 async def one_round(place: RealPlace, fault: Fault, calm_lag: int) -> Window:

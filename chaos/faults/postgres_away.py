@@ -9,9 +9,9 @@ from typing import ClassVar, Final
 from chaos.faults.looking import SyncBack, Takeover, ask, epoch, ready_status, sqlite_waiting, under_way, until
 from chaos.model import Expected, Fault, Place
 
-#: A Postgres that is gone is told at once; one that hangs only by the statement's timeout (5 s).
+#: A Postgres that is gone is told at once; one that hangs by the write's time limit (4 s).
 GONE_S: Final = 5.0
-HANGING_S: Final = 10.0
+HANGING_S: Final = 5.0
 #: From the moment Postgres takes connections: the longest wait for a probe, and 10 s.
 SYNC_START_S: Final = 12.0
 SYNCED_S: Final = 60.0
