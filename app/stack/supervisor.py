@@ -19,22 +19,24 @@ from schemas.errors import Unavailable
 
 POLL_S = 0.1
 STEADY_S = 30.0  # a child that lived this long starts with the shortest wait again
+#: Seconds after which a child has done more than to begin.
+STARTED_S = 5.0
 KILL_RESERVE_S = 0.5  # of the time to stop, what is kept for burying the killed
 TAIL_LINES = 15
 MISCONFIGURED = 78  # sysexits.h EX_CONFIG: no use in hurrying, an operator has to mend something first
 
 
 class Backoff:
-    """How long to wait before the next start: 0.5 s, doubled each time up to 15 s."""
+    """How long to wait before the next start: 0.5 s, doubled each time up to 15 s; 0.5 s after one that ended well."""
 
     def __init__(self, first: float = 0.5, longest: float = 15.0) -> None:
         self._first = first
         self.longest = longest
         self._next = first
 
-    def after(self, lived_s: float) -> float:
-        """The wait after a child that lived `lived_s` seconds."""
-        if lived_s >= STEADY_S:
+    def after(self, lived_s: float, *, well: bool = False) -> float:
+        """The wait after a child that lived `lived_s` seconds; `well`: with exit code 0, since it was asked to."""
+        if lived_s >= (STARTED_S if well else STEADY_S):
             self._next = self._first
         wait = self._next
         self._next = min(self.longest, self._next * 2)
@@ -110,11 +112,14 @@ class Child:
                 return
             self.deaths += 1
             mistaken = self.last_code == MISCONFIGURED
-            wait = self._backoff.longest if mistaken else self._backoff.after(time.monotonic() - began)
+            wait = self._backoff.longest if mistaken else self._after(time.monotonic() - began)
             self._console.line(
                 self.program.name, f"ended with {_ending(self.last_code)}; starting it again in {wait:.1f} s"
             )
             await asyncio.sleep(wait)
+
+    def _after(self, lived_s: float) -> float:
+        return self._backoff.after(lived_s, well=self.last_code == 0)
 
     async def _run_once(self) -> int:
         pipe, out = asyncio.subprocess.PIPE, asyncio.subprocess.STDOUT

@@ -69,6 +69,16 @@ def test_backoff_doubles_up_to_a_limit_and_forgets_after_a_steady_life() -> None
     assert backoff.after(31.0) == 0.5
 
 
+def test_a_child_that_was_asked_to_end_is_exchanged_at_once() -> None:
+    """As in a rolling upgrade; one that ends well as soon as it has begun is a loop all the same."""
+    backoff = Backoff()
+    for _ in range(5):
+        backoff.after(0.1)
+    assert backoff.after(6.0) == 15
+    assert backoff.after(6.0, well=True) == 0.5
+    assert [backoff.after(0.1, well=True) for _ in range(3)] == [1, 2, 4]
+
+
 async def test_a_child_that_dies_is_started_again_under_a_new_pid(world: World) -> None:
     """Killing a child is an incident, not the end."""
     child = world.supervisor.start(world.program("a", WAITS))
