@@ -142,13 +142,25 @@ class SqliteFull(_PostgresAway):
         self.disk = place.sqlite.with_name("small-disk")
         self.disk.mkdir(exist_ok=True)
         await place.stop_chronicle()
-        _shrink(place.sqlite)
-        if not _mount(self.disk, taken=sum(path.stat().st_size for path in _there(place.sqlite))):
-            raise OSError(f"nothing can be mounted on {self.disk}")
-        _move(place.sqlite, self.disk)
-        place.sqlite.symlink_to(self.disk / place.sqlite.name)
-        await place.start_chronicle()
+        try:
+            self._move_in(place.sqlite)
+        finally:
+            await place.start_chronicle()
         return await super().inject(place)
+
+    def _move_in(self, file: Path) -> None:
+        """What was synced long ago leaves room in the file, which SQLite keeps: only what is in use is taken along."""
+        with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as connection:
+            pages, free, size = (
+                connection.execute(f"PRAGMA {what}").fetchone()[0]
+                for what in ("page_count", "freelist_count", "page_size")
+            )
+            if not _mount(self.disk, taken=(pages - free) * size):
+                raise OSError(f"nothing can be mounted on {self.disk}")
+            connection.execute("VACUUM INTO ?", (str(self.disk / file.name),))
+        for path in list(_there(file)):
+            path.unlink()
+        file.symlink_to(self.disk / file.name)
 
     async def hurt(self, place: Place) -> None:
         with (self.disk / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
@@ -161,6 +173,8 @@ class SqliteFull(_PostgresAway):
     async def verify(self, place: Place) -> None:
         await super().verify(place)
         await until(lambda: not waiting_ids(place.sqlite), 30.0)
+        if not place.sqlite.is_symlink():  # it never got there
+            return
         await place.stop_chronicle()
         place.sqlite.unlink()
         _move(self.disk / place.sqlite.name, place.sqlite.parent)
@@ -238,13 +252,6 @@ def _immutable(path: Path, on: bool) -> bool:
     """Set or clear the immutable flag (chattr +i); False where the file system has none."""
     done = subprocess.run(["chattr", "+i" if on else "-i", str(path)], capture_output=True, check=False)
     return done.returncode == 0
-
-
-def _shrink(file: Path) -> None:
-    """What was synced long ago leaves room in the file, which SQLite does not give back by itself."""
-    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as connection:
-        connection.execute("VACUUM")
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _mount(folder: Path, taken: int = 0) -> bool:
