@@ -9,9 +9,10 @@ import resource
 from pathlib import Path
 from typing import ClassVar
 
-from chaos.faults.own import Own, running
+from chaos.faults.own import Own
 from chaos.faults.processes import victim
 from chaos.model import Expected, Fault, Place
+from chaos.units import alive
 
 #: Requests with large events, and what is in one: more than the buffers that are there already can hold.
 LARGE_REQUESTS, LARGE, LARGE_CHARS = 12, 8, 880_000
@@ -89,7 +90,7 @@ class NoFilesLeft(_Limited):
         for event in self.own.events(5):
             await self.own.send(place.url, [event], timeout=3.0)
         await asyncio.sleep(BACK_S)
-        return any(running(pid) and len(_files(pid)) < files for pid, files in had.items())
+        return any(alive(pid) and len(_files(pid)) < files for pid, files in had.items())
 
 
 class NoMemoryLeft(_Limited):

@@ -5,7 +5,6 @@ became of them. The checker leaves these sessions to the fault that made them.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import sqlite3
 import time
@@ -172,14 +171,6 @@ async def sqlite_takes(path: Path, *, at_least: int = 1, seconds: float = 20.0) 
     return waiting_ids(path)
 
 
-def running(pid: int) -> bool:
-    """Whether the process is there and no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
 def worker_name(pid: int) -> str | None:
     """What a worker process was told to be called (`--name`); None when it is gone."""
     try:
@@ -187,12 +178,3 @@ def worker_name(pid: int) -> str | None:
     except OSError:
         return None
     return words[words.index("--name") + 1] if "--name" in words else None
-
-
-def send_signal(pid: int, number: int) -> bool:
-    """False when it was gone already."""
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return False
-    return True

@@ -10,9 +10,10 @@ import subprocess
 from pathlib import Path
 
 from chaos.faults.looking import under_way
-from chaos.faults.own import Own, running, until
+from chaos.faults.own import Own, until
 from chaos.faults.processes import strike
 from chaos.model import Expected, Fault, Place
+from chaos.units import alive
 
 EVENTS = 200
 #: Seconds for a process to end and for the next one to be there.
@@ -80,7 +81,7 @@ class RollingUpgrade(Fault):
         strike(pid, signal.SIGTERM)
 
         def exchanged() -> bool:
-            return not running(pid) and len(place.pids()[role]) >= staff
+            return not alive(pid) and len(place.pids()[role]) >= staff
 
         if not await until(exchanged, EXCHANGED_S):
             self.found.broken.append(f"{role} {pid} was not exchanged within {EXCHANGED_S:g} s")

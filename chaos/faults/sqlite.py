@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from chaos.faults.own import Own, missing_after, running, sqlite_takes, until, waiting_ids
+from chaos.faults.own import Own, missing_after, sqlite_takes, until, waiting_ids
 from chaos.model import Expected, Fault, Place
+from chaos.units import alive
 
 JOURNALS = ("", "-wal", "-shm")
 PAGE = 4096
@@ -231,7 +232,7 @@ class BothSinksDownSigterm(BothSinksDown):
         pid = self.chance.choice(place.pids()["stream"])
         began = time.monotonic()
         os.kill(pid, signal.SIGTERM)
-        if not await until(lambda: not running(pid), 2 * self.ends_s):
+        if not await until(lambda: not alive(pid), 2 * self.ends_s):
             self.found.broken.append(f"worker {pid} still runs {2 * self.ends_s:.0f} s after SIGTERM")
         self.found.times["sigterm_s"] = ended = time.monotonic() - began
         if ended > self.ends_s:

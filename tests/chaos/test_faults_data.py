@@ -17,9 +17,10 @@ from aiohttp.test_utils import TestServer
 
 from chaos.faults import at_points, bad_input, clocks, own, sqlite, state, storms, topics
 from chaos.faults.bad_input import Bodies, Case, Memory, framing, spelling, status_of, unpacking
-from chaos.faults.own import Own, running, sqlite_takes, until, waiting_ids
+from chaos.faults.own import Own, sqlite_takes, until, waiting_ids
 from chaos.faults.topics import LIMIT, bad_records, same, too_good
 from chaos.model import Fault
+from chaos.units import alive
 
 ROOMS = (at_points, bad_input, clocks, sqlite, state, storms, topics)
 KINDS = [
@@ -239,5 +240,5 @@ def test_seen_corrupt_changes_one_file_of_a_table(tmp_path: Path) -> None:
 
 def test_running_knows_the_living_from_the_dead() -> None:
     """Its own process lives; a number that no process has does not."""
-    assert running(os.getpid())
-    assert not running(2**22 + 1)
+    assert alive(os.getpid())
+    assert not alive(2**22 + 1)
