@@ -1,12 +1,13 @@
 """Is it still the same log? Makes its topics, knows them by the broker's ids, and sees to it when it is another one.
 
-A broker that lost its data comes back without topics. Whoever notices makes them again; their offsets begin at 0 and
-mean other records than before. A topic made anew has another id, and that alone is taken for another log: a broker that
-is away, or not yet in step with its cluster, names no id at all. Then, in each process:
+A broker that lost its data comes back without topics. They are made again, but not before every process had the time to
+notice and to let go of what it knows of the old ones: the offsets of the new ones begin at 0 and mean other records. A
+topic made anew has another id, and that alone is taken for another log: a broker that is away, or not yet in step with
+its cluster, names no id at all. Then, in each process:
 
 1. it is said, once, in one sentence, in the log and in /ready
 2. what was told through the old log (worker statuses) is forgotten
-3. a process with stream roles ends in order (exit code 70) and is started again
+3. a process with stream roles ends in order (exit code 70) and is started again, already when the topics are gone
 4. at its start it drops its dedup tables and notes the new log in the databases (`note`), before anything is read
 
 The id of the log is kept in the worker's directory, so that a loss while nothing of ours ran is noticed as well.
@@ -27,10 +28,15 @@ from schemas.errors import Misconfigured, Unavailable
 
 #: Seconds between two looks.
 EVERY_S: Final = 2.0
+#: Seconds from noticing that the topics are gone until they are made: every other process has looked twice in them,
+#: and its streams have stopped.
+LETS_GO_S: Final = 6.0
 #: Seconds until what is away is asked again at the start.
 AGAIN_S: Final = 1.0
 
 _logger = structlog.get_logger("chronicle.log")
+
+_GONE: Final = "Kafka answers, and our topics are gone."
 
 #: Topic -> the broker's id of it; None for a topic that is not there.
 Ids = Mapping[str, str | None]
@@ -89,8 +95,8 @@ class LogWatch:
         When it is not the one this worker knew, the databases must have been told before anything of it is stored:
         this waits for them. Else it does not: a worker starts also while Postgres is away.
         """
-        self._id = await self._found()
         before = self._kept()
+        self._id = await self._found(before)
         if before not in (None, self._id):
             self._say()
             shutil.rmtree(self._seen, ignore_errors=True)
@@ -110,10 +116,8 @@ class LogWatch:
 
     async def check(self) -> None:
         """One look. Raises `Unavailable`."""
-        found = log_id(await self._look())
+        found = log_id(await self._look()) or await self._gone()
         self._missing = found is None
-        if found is None:
-            found = await self._again()
         if found not in (None, self._id):
             self._id = found
             self._say()
@@ -122,6 +126,19 @@ class LogWatch:
                 self._keep()
         elif not self._noted:
             await self._told()
+
+    async def _gone(self) -> str | None:
+        """Look once more: a broker that is just starting may not be in step. Then let go, or wait and make them."""
+        await self._sleep(EVERY_S)
+        if (found := log_id(await self._look())) is not None:
+            return found
+        self._missing = True
+        if self._restarts:
+            self._other(f"{_GONE} This worker lets go of what it knows of the old ones and starts again.")
+            return None
+        _logger.warning(f"{_GONE} They are made again in {LETS_GO_S:g} s.")
+        await self._sleep(LETS_GO_S)
+        return await self._again()
 
     async def _again(self) -> str | None:
         """Make what is missing. A broker that was only not yet in step has it, and nothing is made."""
@@ -133,9 +150,12 @@ class LogWatch:
         _logger.warning("topics were missing and have been made")
         return log_id(await self._look())
 
-    async def _found(self) -> str:
+    async def _found(self, before: str | None) -> str:
         while True:
             try:
+                if before is not None and log_id(await self._look()) is None:
+                    _logger.warning(f"{_GONE} They are made again in {LETS_GO_S:g} s.")
+                    await self._sleep(LETS_GO_S)
                 await self._make()
                 if (found := log_id(await self._look())) is not None:
                     return found

@@ -137,11 +137,9 @@ async def rest(place: RealPlace) -> bool:
     end = time.monotonic() + QUIET_S
     while time.monotonic() < end:
         stats = await get_json(f"{place.url}/stats") or {}
-        ledger = stats.get("ledger")
-        if isinstance(ledger, dict) and ledger.get("pending") == 0:
-            stored = ledger.get("parts", {}).get("stored", {})
-            if not stored.get("sqlite") and await place.lag() == 0:
-                return True
+        waiting = stats.get("ledger", {}).get("pending"), stats.get("parts", {}).get("stored", {}).get("sqlite")
+        if waiting == (0, 0) and await place.lag() == 0:
+            return True
         await asyncio.sleep(0.5)
     return False
 

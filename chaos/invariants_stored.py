@@ -121,7 +121,7 @@ def _sum(ledger: Summary, evidence: Evidence, context: Context) -> Iterator[str]
         return
     parts = sum(told.get(name, 0) for name in ("stored", "duplicates", "rejected", "dead", "pending"))
     if context.counts_whole and (told.get("accepted") != parts or told.get("difference")):
-        yield f"accepted {told.get('accepted')} is not the sum of the parts {parts}: {evidence.stats.get('ledger')}"
+        yield f"accepted {told.get('accepted')} is not the sum of the parts {parts}: {evidence.stats}"
     if told.get("pending"):
         yield f"{told['pending']} are still pending"
     if told.get("stored") != len(evidence.postgres.rows):

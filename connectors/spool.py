@@ -21,6 +21,7 @@ import msgspec
 import structlog
 
 from connectors.ports import Record
+from connectors.room import ROOM, shortage
 from connectors.spool_file import Salvage, connect, open_file
 from schemas import points
 from schemas.clock import Clock
@@ -71,14 +72,15 @@ class Spool:
     """An ordered, durable outbox of records, for one process.
 
     `append`, `peek`, `drop`, `set_aside` are done in the order they were called. They raise `Unavailable`
-    (`retry_after` set) when the spool is full, the disk is full or broken, or the spool is closed; nothing of the call
-    is then promised. All but the file work happens on the event loop that called `open`.
+    (`retry_after` set) when the spool is full, its disk is broken or has less than `room_bytes` left, or the spool is
+    closed; nothing of the call is then promised. All but the file work happens on the event loop that called `open`.
     """
 
-    def __init__(self, path: Path, *, clock: Clock, max_bytes: int = 1 << 30) -> None:
+    def __init__(self, path: Path, *, clock: Clock, max_bytes: int = 1 << 30, room_bytes: int = ROOM) -> None:
         self.path = path
         self._clock = clock
         self._max_bytes = max_bytes
+        self._room_bytes = room_bytes
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._thread: Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -114,6 +116,8 @@ class Spool:
         if self.bytes + size > self._max_bytes:
             detail = f"the spool holds {self.bytes} of at most {self._max_bytes} bytes"
             raise Unavailable("spool", detail, retry_after=RETRY_AFTER)
+        if short := self._shortage():
+            raise Unavailable("spool", short, retry_after=RETRY_AFTER)
         at = self._clock.now()
 
         def insert(connection: sqlite3.Connection) -> int:
@@ -179,6 +183,12 @@ class Spool:
             thread, self._thread = self._thread, None
             self._jobs.put(None)
             await asyncio.to_thread(thread.join)
+
+    def _shortage(self) -> str | None:
+        try:
+            return shortage(self.path.parent, self._room_bytes)
+        except OSError as error:
+            return f"the disk of {self.path.parent} does not tell what it has left: {error}"
 
     def _left(self, removed: tuple[int, int]) -> None:
         self.pending -= removed[0]

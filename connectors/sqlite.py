@@ -20,6 +20,7 @@ from connectors import sqlitesql as sql
 from connectors.pgerrors import SinkDown
 from connectors.ports import Batch, FailoverRange, Holdings, OutboxRow, Receipt, Span, StoredRange
 from connectors.rollup import Delta, fold, merge, session_row
+from connectors.room import ROOM
 from connectors.rows import Known, event_row, judge, letter_of, letter_row, progress_rows, split_repeats
 from connectors.sqlite_store import Corrupt, Quarantine, SqliteStore, store_id
 from schemas import points
@@ -41,7 +42,8 @@ DATA_ERRORS: Final = (sqlite3.DataError, sqlite3.IntegrityError, UnicodeError, O
 class SqliteSink:
     """A `Sink`, a `Backlog` and a `RangeStore` over one file, which it makes and migrates itself.
 
-    The file never grows beyond `max_bytes`; `keep_events` of what is synced stay readable, the outbox keeps synced
+    The file never grows beyond `max_bytes`, and takes no batch while the disk has less than `room_bytes` left;
+    `keep_events` of what is synced stay readable, the outbox keeps synced
     rows for `grace_s`. All work happens in one thread. `decode` reads the framed record back into an event. `scope`
     names machine and path for the ranges: by it the workers of a machine know a file of theirs that is gone.
     """
@@ -61,9 +63,12 @@ class SqliteSink:
         timeout_s: float = 10.0,
         keep_events: int = KEEP_EVENTS,
         grace_s: float = GRACE_S,
+        room_bytes: int = ROOM,
     ) -> None:
         self._clock = clock or SystemClock()
-        self._store = SqliteStore(path, clock=self._clock, max_bytes=max_bytes, busy_s=busy_s, timeout_s=timeout_s)
+        self._store = SqliteStore(
+            path, clock=self._clock, max_bytes=max_bytes, busy_s=busy_s, timeout_s=timeout_s, room_bytes=room_bytes
+        )
         self._worker = worker
         self._scope = scope or str(path)
         self._decode = decode or AvroCodec().decode
@@ -190,6 +195,7 @@ class SqliteSink:
         return await self._store.run(work)
 
     def _write(self, connection: sqlite3.Connection, batch: Batch, *, careful: bool) -> Receipt:
+        self._store.require_room()
         receipt = _write(connection, batch, now := self._now(), careful=careful)
         rows, store = _add_ranges(connection, batch.spans, now), store_id(connection)
         points.at("sqlite.before_commit")

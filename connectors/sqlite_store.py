@@ -24,6 +24,7 @@ import msgspec
 from connectors import migrate, sqlitesql
 from connectors.pgerrors import Kind, SinkDown
 from connectors.ports import Span
+from connectors.room import shortage
 from schemas.clock import Clock
 from schemas.errors import Unavailable
 
@@ -61,13 +62,16 @@ class Quarantine(msgspec.Struct, frozen=True):
 class SqliteStore:
     """Runs functions over the connection, one after the other, in a thread of its own."""
 
-    def __init__(self, path: Path, *, clock: Clock, max_bytes: int, busy_s: float, timeout_s: float) -> None:
+    def __init__(
+        self, path: Path, *, clock: Clock, max_bytes: int, busy_s: float, timeout_s: float, room_bytes: int
+    ) -> None:
         self.path = path
         self.quarantines: list[Quarantine] = []
         self._clock = clock
         self._max_pages = max(max_bytes // PAGE, 64)
         self._busy_s = busy_s
         self._timeout_s = timeout_s
+        self._room_bytes = room_bytes
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-sink")
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
@@ -82,6 +86,11 @@ class SqliteStore:
         except TimeoutError as error:
             future.add_done_callback(lambda done: done.cancelled() or done.exception())  # late, and told already
             raise SinkDown("sqlite", "the disk does not answer in time", unknown=True) from error
+
+    def require_room(self) -> None:
+        """For work that adds to the file. Raises `SinkDown` when the disk has less left than is kept free."""
+        if found := shortage(self.path.parent, self._room_bytes):
+            raise SinkDown("sqlite", found)
 
     async def close(self) -> None:
         """Close the file; what is running in the thread is waited for at most a second."""

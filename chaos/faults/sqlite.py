@@ -16,14 +16,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
+from chaos.faults import small_disk
 from chaos.faults.own import Own, missing_after, sqlite_takes, until, waiting_ids
 from chaos.model import Expected, Fault, Place
 from chaos.units import alive
 
 JOURNALS = ("", "-wal", "-shm")
 PAGE = 4096
-#: What the small file system has beside what is there already.
-ROOM_BYTES = 16 << 20
+#: What the small disk has beside what is there already: what Chronicle keeps free, and some for events.
+ROOM_BYTES = 128 * small_disk.MIB
 
 
 class _PostgresAway(Fault):
@@ -124,7 +125,7 @@ class SqliteReadOnly(_PostgresAway):
 
 
 class SqliteFull(_PostgresAway):
-    """The file lives on a small file system of its own, with 16 MiB of room; Chronicle is stopped to move it there."""
+    """The file lives on a small disk of its own; Chronicle is stopped to move it there."""
 
     name = "sqlite-full"
     rows = ("F24", "F25")
@@ -134,10 +135,7 @@ class SqliteFull(_PostgresAway):
     expected = Expected(degraded=True, restarts=True, ready_s=75.0, lag_zero_s=60.0, refused_s=30.0)
 
     def cannot(self, place: Place) -> str | None:
-        if os.geteuid() != 0 or not shutil.which("mount"):
-            return "needs root, to mount a small file system"
-        with tempfile.TemporaryDirectory() as folder:
-            return None if _mount(Path(folder)) and _unmount(Path(folder)) else "mount is not allowed here"
+        return small_disk.cannot_mount()
 
     async def inject(self, place: Place) -> bool:
         self.disk = place.sqlite.with_name("small-disk")
@@ -156,20 +154,17 @@ class SqliteFull(_PostgresAway):
                 connection.execute(f"PRAGMA {what}").fetchone()[0]
                 for what in ("page_count", "freelist_count", "page_size")
             )
-            if not _mount(self.disk, taken=(pages - free) * size):
-                raise OSError(f"nothing can be mounted on {self.disk}")
+            small_disk.mount(self.disk, (pages - free) * size + ROOM_BYTES)
             connection.execute("VACUUM INTO ?", (str(self.disk / file.name),))
         for path in list(_there(file)):
             path.unlink()
         file.symlink_to(self.disk / file.name)
 
     async def hurt(self, place: Place) -> None:
-        with (self.disk / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
-            while filler.write(b"\0" * (64 << 10)):
-                pass
+        await asyncio.to_thread(small_disk.fill, self.disk)
 
     async def mend(self, place: Place) -> None:
-        (self.disk / "filler").unlink(missing_ok=True)
+        small_disk.empty(self.disk)
 
     async def verify(self, place: Place) -> None:
         await super().verify(place)
@@ -179,7 +174,7 @@ class SqliteFull(_PostgresAway):
         await place.stop_chronicle()
         place.sqlite.unlink()
         _move(self.disk / place.sqlite.name, place.sqlite.parent)
-        _unmount(self.disk)
+        small_disk.unmount(self.disk)
         await place.start_chronicle()
 
 
@@ -253,15 +248,6 @@ def _immutable(path: Path, on: bool) -> bool:
     """Set or clear the immutable flag (chattr +i); False where the file system has none."""
     done = subprocess.run(["chattr", "+i" if on else "-i", str(path)], capture_output=True, check=False)
     return done.returncode == 0
-
-
-def _mount(folder: Path, taken: int = 0) -> bool:
-    command = ["mount", "-t", "tmpfs", "-o", f"size={taken + ROOM_BYTES}", "chaos", str(folder)]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-
-def _unmount(folder: Path) -> bool:
-    return subprocess.run(["umount", str(folder)], capture_output=True, check=False).returncode == 0
 
 
 def _move(file: Path, folder: Path) -> None:

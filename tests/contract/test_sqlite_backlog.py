@@ -330,6 +330,20 @@ async def test_kill_9_loses_nothing_that_was_acked(path: Path, after: int) -> No
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="mounts a small disk: needs root")
+async def test_a_disk_with_little_room_takes_no_batch_and_gives_back_what_it_has(path: Path) -> None:
+    """SQLite needs room to delete: a file that fills the disk to the end could never be synced and emptied."""
+    roomy = SqliteSink(path, decode=decode)
+    await roomy.write(batch([logged(1)]))
+    await roomy.close()
+    sink = SqliteSink(path, decode=decode, room_bytes=1 << 62)
+    with pytest.raises(SinkDown, match="make room there"):
+        await sink.write(batch([logged(2)]))
+    rows = await sink.peek(10)
+    await sink.mark_synced(rows[-1].seq)
+    assert await sink.pending() == 0
+    await sink.close()
+
+
 async def test_a_full_disk_is_unavailable_and_passes(tmp_path: Path) -> None:
     """A real disk without room: unavailable, whole batches only; with room again the same sink writes."""
     disk = tmp_path / "disk"
@@ -339,7 +353,7 @@ async def test_a_full_disk_is_unavailable_and_passes(tmp_path: Path) -> None:
     try:
         ballast = disk / "ballast"
         ballast.write_bytes(b"x" * (1 << 20))
-        sink = SqliteSink(disk / "failover.db", decode=decode)
+        sink = SqliteSink(disk / "failover.db", decode=decode, room_bytes=0)
         taken, _ = await fill_up(sink)
         ballast.unlink()
         assert (await sink.write(batch([logged(999_999)]))).stored == 1

@@ -7,19 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from app.log_watch import LogWatch, log_id
+from app.log_watch import EVERY_S, LETS_GO_S, LogWatch, log_id
 from schemas.errors import Misconfigured, Unavailable
 
 AWAY = Unavailable("kafka", "no answer")
 
 
 class Broker:
-    """Topics with ids; `wipe` loses them. `down` answers nothing, `behind` does not know of its topics for now."""
+    """Topics with ids; `wipe` loses them. `down` answers nothing, `behind` looks find no topics although there are."""
 
     def __init__(self) -> None:
         self.ids: dict[str, str] = {}
         self.made = 0
-        self.down = self.behind = False
+        self.down = False
+        self.behind = 0
         self.refuses: Misconfigured | None = None
 
     async def make(self) -> None:
@@ -31,12 +32,12 @@ class Broker:
             if name not in self.ids:
                 self.made += 1
                 self.ids[name] = f"{name}-{self.made}"
-        self.behind = False
 
     async def look(self) -> dict[str, str | None]:
         if self.down:
             raise AWAY
-        return {name: None if self.behind else self.ids.get(name) for name in ("ingest", "events")}
+        self.behind, behind = max(0, self.behind - 1), self.behind
+        return {name: None if behind else self.ids.get(name) for name in ("ingest", "events")}
 
     def wipe(self) -> None:
         self.ids.clear()
@@ -55,7 +56,7 @@ class World:
         self.noted: list[str | None] = []
         self.others: list[str] = []
         self.database_down = False
-        self.slept = 0
+        self.slept: list[float] = []
 
     def watch(self, *, restarts: bool = True) -> LogWatch:
         return LogWatch(
@@ -74,7 +75,7 @@ class World:
         self.noted.append(name)
 
     async def _sleep(self, seconds: float) -> None:
-        self.slept += 1
+        self.slept.append(seconds)
         await asyncio.sleep(0)
 
 
@@ -85,7 +86,7 @@ def world(tmp_path: Path) -> World:
 
 async def test_topics_that_are_gone_are_made_again_and_it_is_told(world: World) -> None:
     """The broker came back empty: the next look makes its topics, and whoever runs hears that it is another log."""
-    watch = world.watch()
+    watch = world.watch(restarts=False)
     await watch.begin()
     assert watch.sentence() == ""
     world.broker.wipe()
@@ -105,10 +106,35 @@ async def test_a_broker_that_is_away_is_no_lost_log(world: World) -> None:
     world.broker.down = True
     with pytest.raises(Unavailable):
         await watch.check()
-    world.broker.down, world.broker.behind = False, True
+    world.broker.down, world.broker.behind = False, 1
     await watch.check()
     assert world.others == []
     assert world.broker.made == 2
+
+
+async def test_no_new_log_appears_before_the_workers_let_go_of_the_old_one(world: World) -> None:
+    """A worker that reads the new log with the tables of the old one would write old counts into it."""
+    worker = world.watch()
+    await worker.begin()
+    world.broker.wipe()
+    await worker.check()
+    assert len(world.others) == 1, "it ends"
+    assert world.broker.ids == {}, "and leaves the making to others"
+    ingest = world.watch(restarts=False)
+    world.slept.clear()
+    await ingest.check()
+    assert world.slept == [EVERY_S, LETS_GO_S]
+    assert LETS_GO_S > 2 * EVERY_S, "whoever looked just before has looked twice by then"
+    assert set(world.broker.ids) == {"ingest", "events"}
+
+
+async def test_a_worker_that_finds_its_topics_gone_when_it_starts_waits_as_well(world: World) -> None:
+    """Others may still run; a first start has nobody to wait for."""
+    await world.watch().begin()
+    assert world.slept == []
+    world.broker.wipe()
+    await world.watch().begin()
+    assert world.slept == [LETS_GO_S]
 
 
 async def test_the_next_start_drops_the_dedup_tables_of_the_lost_log(world: World) -> None:
@@ -133,7 +159,7 @@ async def test_nothing_of_a_new_log_is_read_before_the_databases_know_of_it(worl
     world.database_down = True
     beginning = asyncio.create_task(world.watch().begin())
     async with asyncio.timeout(10):
-        while world.slept < 3:
+        while len(world.slept) < 3:
             await asyncio.sleep(0)
     assert not beginning.done()
     world.database_down = False

@@ -102,6 +102,23 @@ async def test_the_cap_refuses_the_whole_call(path: Path) -> None:
     await spool.close()
 
 
+async def test_a_disk_with_little_room_takes_nothing_new_and_gives_back_what_it_has(path: Path) -> None:
+    """SQLite needs room to delete: what fills the disk to the end could never be sent and forgotten."""
+    spool = Spool(path, clock=CLOCK)
+    await spool.open()
+    last = await spool.append(records(1, 2, 3))
+    await spool.close()
+    short = Spool(path, clock=CLOCK, room_bytes=1 << 62)
+    await short.open()
+    with pytest.raises(Unavailable, match="make room there") as caught:
+        short.append(records(1))
+    assert caught.value.retry_after > 0
+    assert len(await short.peek(10)) == 3
+    await short.drop(last)
+    assert short.pending == 0
+    await short.close()
+
+
 async def test_a_disk_that_is_full_refuses_and_recovers(spool: Spool, path: Path) -> None:
     """SQLITE_FULL is `Unavailable`, the counters stay true, and it goes on when there is room."""
     await spool.append(records(1))
