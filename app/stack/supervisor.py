@@ -18,7 +18,7 @@ from app.stack.process import Program, kill_group, spawn_options
 from schemas.errors import Unavailable
 
 POLL_S = 0.1
-STEADY_S = 30.0  # a child that lived this long starts with the shortest wait again
+STEADY_S = 10.0  # a child that lived this long did not fail to start: the shortest wait again
 #: Seconds after which a child has done more than to begin.
 STARTED_S = 5.0
 KILL_RESERVE_S = 0.5  # of the time to stop, what is kept for burying the killed
