@@ -18,8 +18,7 @@ from app.stack.process import Program, kill_group, spawn_options
 from schemas.errors import Unavailable
 
 POLL_S = 0.1
-STEADY_S = 10.0  # a child that lived this long did not fail to start: the shortest wait again
-#: Seconds after which a child has done more than to begin.
+#: Seconds after which a child has done more than to begin: if it ends then, it is no loop of failing starts.
 STARTED_S = 5.0
 KILL_RESERVE_S = 0.5  # of the time to stop, what is kept for burying the killed
 TAIL_LINES = 15
@@ -27,16 +26,16 @@ MISCONFIGURED = 78  # sysexits.h EX_CONFIG: no use in hurrying, an operator has 
 
 
 class Backoff:
-    """How long to wait before the next start: 0.5 s, doubled each time up to 15 s; 0.5 s after one that ended well."""
+    """How long to wait before the next start: 0.5 s, doubled up to 15 s with each child that ended as it began."""
 
     def __init__(self, first: float = 0.5, longest: float = 15.0) -> None:
         self._first = first
         self.longest = longest
         self._next = first
 
-    def after(self, lived_s: float, *, well: bool = False) -> float:
-        """The wait after a child that lived `lived_s` seconds; `well`: with exit code 0, since it was asked to."""
-        if lived_s >= (STARTED_S if well else STEADY_S):
+    def after(self, lived_s: float) -> float:
+        """The wait after a child that lived `lived_s` seconds."""
+        if lived_s >= STARTED_S:
             self._next = self._first
         wait = self._next
         self._next = min(self.longest, self._next * 2)
@@ -112,14 +111,11 @@ class Child:
                 return
             self.deaths += 1
             mistaken = self.last_code == MISCONFIGURED
-            wait = self._backoff.longest if mistaken else self._after(time.monotonic() - began)
+            wait = self._backoff.longest if mistaken else self._backoff.after(time.monotonic() - began)
             self._console.line(
                 self.program.name, f"ended with {_ending(self.last_code)}; starting it again in {wait:.1f} s"
             )
             await asyncio.sleep(wait)
-
-    def _after(self, lived_s: float) -> float:
-        return self._backoff.after(lived_s, well=self.last_code == 0)
 
     async def _run_once(self) -> int:
         pipe, out = asyncio.subprocess.PIPE, asyncio.subprocess.STDOUT
