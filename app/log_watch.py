@@ -136,9 +136,12 @@ class LogWatch:
         if self._restarts:
             self._other(f"{_GONE} This worker lets go of what it knows of the old ones and starts again.")
             return None
+        await self._others_let_go()
+        return await self._again()
+
+    async def _others_let_go(self) -> None:
         _logger.warning(f"{_GONE} They are made again in {LETS_GO_S:g} s.")
         await self._sleep(LETS_GO_S)
-        return await self._again()
 
     async def _again(self) -> str | None:
         """Make what is missing. A broker that was only not yet in step has it, and nothing is made."""
@@ -154,8 +157,7 @@ class LogWatch:
         while True:
             try:
                 if before is not None and log_id(await self._look()) is None:
-                    _logger.warning(f"{_GONE} They are made again in {LETS_GO_S:g} s.")
-                    await self._sleep(LETS_GO_S)
+                    await self._others_let_go()
                 await self._make()
                 if (found := log_id(await self._look())) is not None:
                     return found

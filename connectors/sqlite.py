@@ -43,9 +43,9 @@ class SqliteSink:
     """A `Sink`, a `Backlog` and a `RangeStore` over one file, which it makes and migrates itself.
 
     The file never grows beyond `max_bytes`, and takes no batch while the disk has less than `room_bytes` left;
-    `keep_events` of what is synced stay readable, the outbox keeps synced
-    rows for `grace_s`. All work happens in one thread. `decode` reads the framed record back into an event. `scope`
-    names machine and path for the ranges: by it the workers of a machine know a file of theirs that is gone.
+    `keep_events` of what is synced stay readable, the outbox keeps synced rows for `grace_s`. All work happens in one
+    thread. `decode` reads the framed record back into an event. `scope` names machine and path for the ranges: by it
+    the workers of a machine know a file of theirs that is gone.
     """
 
     name = "sqlite"

@@ -41,11 +41,15 @@ class _PostgresAway(Fault):
     async def inject(self, place: Place) -> bool:
         await asyncio.to_thread(place.postgres.stop)
         self.held = await sqlite_takes(place.sqlite, at_least=self.at_least)
-        taken = bool(self.held) or await _taken(place)
+        taken = await self.taken(place)
         if not taken:
             self.found.broken.append("SQLite took nothing within 20 s of the stop of Postgres")
         await self.hurt(place)
         return taken
+
+    async def taken(self, place: Place) -> bool:
+        """Whether SQLite holds events."""
+        return bool(self.held)
 
     async def hurt(self, place: Place) -> None:
         raise NotImplementedError
@@ -83,6 +87,13 @@ class SqliteCorrupt(_PostgresAway):
     name = "sqlite-corrupt"
     rows = ("F24",)
     what = "Postgres is stopped, SQLite takes events, random pages of its file and of its log are overwritten."
+
+    async def taken(self, place: Place) -> bool:
+        """An earlier round may have left damage in the file that only a reading of all of it meets, such as ours: then
+        Chronicle says whether it writes there, and the last count judges what it held."""
+        return await super().taken(place) or any(
+            one.get("sink") == "sqlite" for one in (await persist_status(place)).values()
+        )
 
     async def hurt(self, place: Place) -> None:
         for suffix in ("", "-wal"):
@@ -250,12 +261,6 @@ def _immutable(path: Path, on: bool) -> bool:
     """Set or clear the immutable flag (chattr +i); False where the file system has none."""
     done = subprocess.run(["chattr", "+i" if on else "-i", str(path)], capture_output=True, check=False)
     return done.returncode == 0
-
-
-async def _taken(place: Place) -> bool:
-    """Whether Chronicle says that it writes to SQLite. An earlier round may have left damage in the file that only a
-    reading of all of it meets, such as ours: then which events it holds cannot be told, and the last count judges."""
-    return any(one.get("sink") == "sqlite" for one in (await persist_status(place)).values())
 
 
 def _move(file: Path, folder: Path) -> None:

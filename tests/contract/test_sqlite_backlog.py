@@ -329,7 +329,6 @@ async def test_kill_9_loses_nothing_that_was_acked(path: Path, after: int) -> No
     await sink.close()
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="mounts a small disk: needs root")
 async def test_a_disk_with_little_room_takes_no_batch_and_gives_back_what_it_has(path: Path) -> None:
     """SQLite needs room to delete: a file that fills the disk to the end could never be synced and emptied."""
     roomy = SqliteSink(path, decode=decode)
@@ -344,6 +343,7 @@ async def test_a_disk_with_little_room_takes_no_batch_and_gives_back_what_it_has
     await sink.close()
 
 
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="mounts a small disk: needs root")
 async def test_a_full_disk_is_unavailable_and_passes(tmp_path: Path) -> None:
     """A real disk without room: unavailable, whole batches only; with room again the same sink writes."""
     disk = tmp_path / "disk"
