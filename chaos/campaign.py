@@ -11,6 +11,7 @@ from pathlib import Path
 
 from chaos.evidence import gather
 from chaos.evidence_values import Evidence
+from chaos.faults import small_disk
 from chaos.host import get_json
 from chaos.invariants import Context, Examination, examine
 from chaos.ledger import read
@@ -128,7 +129,9 @@ def clock_of(folder: Path) -> dict[str, str]:
 
 
 def fresh(folder: Path) -> Path:
-    """An empty one."""
+    """An empty one. A drill that was killed may have left its small disk mounted there."""
+    for left in folder.glob("*/small-disk"):
+        small_disk.unmount(left)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder

@@ -228,6 +228,21 @@ def test_sqlite_corrupt_changes_the_file(tmp_path: Path) -> None:
     assert path.read_bytes() != bytes(40_960)
 
 
+def test_damage_that_nobody_has_met_is_seen(tmp_path: Path) -> None:
+    """A page that no query of Chronicle needs; a whole file, an absent one and one that is written are no damage."""
+    path = tmp_path / "failover.db"
+    assert not sqlite._damaged(path)
+    outbox(path, *(f"event-{number}" * 50 for number in range(500)))
+    assert not sqlite._damaged(path)
+    held = sqlite._lock(path)
+    assert not sqlite._damaged(path)
+    held.close()
+    with path.open("r+b") as file:
+        file.seek(5 * sqlite.PAGE)
+        file.write(random.Random(1).randbytes(sqlite.PAGE))
+    assert sqlite._damaged(path)
+
+
 def test_seen_corrupt_changes_one_file_of_a_table(tmp_path: Path) -> None:
     """One of those that RocksDB cannot do without."""
     for name in ("CURRENT", "MANIFEST-000001", "000004.log", "OPTIONS-1"):
