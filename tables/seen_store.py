@@ -84,6 +84,7 @@ class PartitionStore:
         self._sweeping = True  # until a look finds nothing: the last run may have left some
         self._head = Head()
         self._closed = False
+        self._gap_told = False
         self.persisted: int | None = None
         self._load()
 
@@ -120,8 +121,12 @@ class PartitionStore:
                 wanted = [index for index in wanted if found[index] is None]
         return found
 
-    def apply(self, records: Iterable[tuple[int, bytes, bytes | None]]) -> None:
+    def apply(self, records: Iterable[tuple[int, bytes, bytes | None]], *, own: bool = False) -> None:
         """Apply changelog records (offset, key, value) in order. Applying one again changes nothing.
+
+        `own`: this worker wrote them, it did not read them. What lies between them and `persisted` then is of another
+        worker (this one was suspended, and had a successor meanwhile): `persisted` stays, so that the next restore
+        reads it. Going on over it would turn back head and ids to what they were before the suspension.
 
         A record that cannot be read is logged and stepped over: the ids in it may come twice, and the database's key
         judges them. Raising would leave Faust's recovery in an endless loop.
@@ -136,7 +141,7 @@ class PartitionStore:
                 _logger.error("changelog record stepped over", offset=offset, path=str(self._path), error=str(error))
             else:
                 ids += self._add(batch, bucket, key, remembered)
-            self.persisted = offset if self.persisted is None else max(offset, self.persisted)
+            self.persisted = self._read_to(offset, own)
             if ids >= BATCH_IDS:
                 self._commit(batch)
                 batch, ids = WriteBatch(raw_mode=True), 0
@@ -209,6 +214,15 @@ class PartitionStore:
             self._remember_fresh(b"r" + key, remembered.fresh)
         self._forget_fresh(batch)
         return len(remembered.entries)
+
+    def _read_to(self, offset: int, own: bool) -> int:
+        last = -1 if self.persisted is None else self.persisted
+        if not own or offset <= last + 1:
+            return max(offset, last)
+        if not self._gap_told:
+            self._gap_told = True
+            _logger.warning("another worker wrote here too; read at the next restore", path=str(self._path), after=last)
+        return last
 
     def _advance(self, head: Head) -> None:
         """A fenced worker's late record may be older than its successor's: what it counted is in there already."""

@@ -178,8 +178,8 @@ class SeenTable(faust.Table[bytes, bytes]):
         return self.store.partition(partition)
 
     def apply(self, partition: int, records: Iterable[tuple[int, bytes, bytes | None]]) -> None:
-        """Write down acked changelog records. Raises `Closed`, `Corrupt` or `Unavailable`."""
-        self.store.partition(partition).apply(records)
+        """Write down changelog records of our own that were acked. Raises `Closed`, `Corrupt` or `Unavailable`."""
+        self.store.partition(partition).apply(records, own=True)
 
     def set_aside(self, partition: int, reason: str) -> None:
         """Quarantine a partition found corrupt; call it once, then end the process: the restart restores."""

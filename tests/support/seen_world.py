@@ -132,12 +132,12 @@ class OneTable:
         return self.store
 
     def apply(self, partition: int, records: Iterable[tuple[int, bytes, bytes | None]]) -> None:
-        self.partition(partition).apply(records)
+        self.partition(partition).apply(records, own=True)
 
     def restore(self, rows: Sequence[tuple[int, bytes, bytes | None]]) -> None:
         """What Faust does on assignment: everything behind the persisted offset."""
         persisted = self.partition(0).persisted
-        self.apply(0, [row for row in rows if persisted is None or row[0] > persisted])
+        self.partition(0).apply([row for row in rows if persisted is None or row[0] > persisted])
 
     def set_aside(self, partition: int, reason: str) -> None:
         self.set_aside_for.append(reason)

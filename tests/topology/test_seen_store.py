@@ -154,6 +154,35 @@ def test_seen_store_late_record_of_a_fenced_worker_does_not_turn_the_counters_ba
     assert writer.store.head == head
 
 
+def test_seen_store_of_a_suspended_worker_reads_what_its_successor_wrote(tmp_path: Path, writer: Writer) -> None:
+    """Suspended after offset 0, it writes offset 2 when it wakes; it has to read offset 1, its successor's."""
+    writer.write(5, 0)
+    writer.write(5, 1)
+    suspended = PartitionStore.open(tmp_path / "suspended")
+    suspended.apply(writer.log[:1])
+    key, value = writer.log[0][1:]
+    suspended.apply([(2, pack_key(bucket_of(key), 7, 1), value)], own=True)
+    assert suspended.persisted == 0
+    suspended.apply([(3, pack_key(bucket_of(key), 8, 1), value)], own=True)
+    assert suspended.persisted == 0
+    suspended.apply([writer.log[1], (2, pack_key(bucket_of(key), 7, 1), value)])
+    assert (suspended.head, suspended.persisted) == (writer.store.head, 2)
+    suspended.apply([(3, pack_key(bucket_of(key), 8, 1), value)], own=True)
+    assert suspended.persisted == 3
+    suspended.close()
+
+
+def test_seen_store_keeps_that_it_has_read_nothing_yet(path: Path, writer: Writer) -> None:
+    """The first record written is not the first of the changelog: a restart begins before it."""
+    writer.write(5, 0)
+    fresh = PartitionStore.open(path.with_name("fresh"))
+    fresh.apply([(9, *writer.log[0][1:])], own=True)
+    fresh.close()
+    again = PartitionStore.open(path.with_name("fresh"))
+    assert (again.persisted, again.head.next) == (-1, 5)
+    again.close()
+
+
 def test_seen_store_tells_a_locked_database_from_a_corrupt_one(writer: Writer, path: Path) -> None:
     """A second opening must wait, not set a good database aside."""
     with pytest.raises(Locked):
