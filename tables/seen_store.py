@@ -125,8 +125,8 @@ class PartitionStore:
         """Apply changelog records (offset, key, value) in order. Applying one again changes nothing.
 
         `own`: this worker wrote them, it did not read them. What lies between them and `persisted` then is of another
-        worker (this one was suspended, and had a successor meanwhile): `persisted` stays, so that the next restore
-        reads it. Going on over it would turn back head and ids to what they were before the suspension.
+        worker (this one was suspended, and had a successor meanwhile) or a send of ours whose ack was lost:
+        `persisted` stays, so that the next restore reads it. Going on over it would forget what the successor did.
 
         A record that cannot be read is logged and stepped over: the ids in it may come twice, and the database's key
         judges them. Raising would leave Faust's recovery in an endless loop.
@@ -221,7 +221,8 @@ class PartitionStore:
             return max(offset, last)
         if not self._gap_told:
             self._gap_told = True
-            _logger.warning("another worker wrote here too; read at the next restore", path=str(self._path), after=last)
+            told = "the changelog has records that were not read here; the next restore begins before them"
+            _logger.warning(told, path=str(self._path), after=last)
         return last
 
     def _advance(self, head: Head) -> None:
