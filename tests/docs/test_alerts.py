@@ -1,0 +1,103 @@
+"""deploy/prometheus: alerts are PromQL over metrics that are there, and docs/failure-modes.md leads on from each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import promql_parser
+import pytest
+import yaml
+
+from app.settings import IngestSettings
+from repository import DOCS, ROOT
+from schemas.metrics import METRICS
+
+FOLDER = ROOT / "deploy" / "prometheus"
+PAGE = (DOCS / "failure-modes.md").read_text()
+RULES: list[dict[str, Any]] = [
+    rule for group in yaml.safe_load((FOLDER / "alerts.yaml").read_text())["groups"] for rule in group["rules"]
+]
+NAMES = [rule["alert"] for rule in RULES]
+#: What is asked for -> labels it may be asked by. Of Prometheus itself: `up`, and where a sample came from.
+KNOWN = {
+    "up": set[str](),
+    **{spec.name: set(spec.labels) for spec in METRICS if spec.kind != "histogram"},
+    **{f"{spec.name}_bucket": {*spec.labels, "le"} for spec in METRICS if spec.kind == "histogram"},
+}
+OF_PROMETHEUS = {"job", "instance"}
+
+
+def told_by(row: str) -> set[str]:
+    """The alerts that a row of the page names."""
+    line = re.search(rf"^\| {row} \|.*$", PAGE, re.MULTILINE)
+    assert line, f"there is no row {row}"
+    return {name for name in re.findall(r"\*\*(\w+)\*\*", line[0]) if name.startswith("Chronicle")}
+
+
+def selectors(expression: str) -> Iterator[promql_parser.VectorSelector]:
+    """Every metric that is asked for."""
+    found: list[promql_parser.VectorSelector] = []
+
+    def visit(node: Any) -> bool:
+        if isinstance(node, promql_parser.VectorSelector):
+            found.append(node)
+        return True
+
+    promql_parser.walk(promql_parser.parse(expression), visit)
+    assert found
+    yield from found
+
+
+@pytest.mark.parametrize("rule", RULES, ids=NAMES)
+def test_an_alert_asks_for_metrics_that_are_there(rule: dict[str, Any]) -> None:
+    """A metric or label that was renamed would leave an alert that is silent for ever."""
+    for selector in selectors(rule["expr"]):
+        assert selector.name in KNOWN
+        asked = {matcher.name for matcher in selector.matchers.matchers}
+        assert asked <= KNOWN[selector.name] | OF_PROMETHEUS, selector.name
+
+
+@pytest.mark.parametrize("rule", RULES, ids=NAMES)
+def test_an_alert_says_what_is_wrong_and_what_to_do(rule: dict[str, Any]) -> None:
+    """In a sentence each; what it puts into them is there."""
+    assert rule["labels"]["severity"] in ("page", "ticket")
+    assert set(rule["annotations"]) == {"summary", "description", "rows"}
+    for name in ("summary", "description"):
+        assert rule["annotations"][name].endswith(".")
+    kept = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
+    whole = promql_parser.parse(rule["expr"]).prettify()
+    assert kept <= {*re.findall(r"\w+", whole), *OF_PROMETHEUS}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=NAMES)
+def test_an_alert_leads_to_its_rows_and_back(rule: dict[str, Any]) -> None:
+    """Who is woken finds the row by the name of the alert, and whoever reads the row knows what will wake them."""
+    named = set(rule["annotations"]["rows"].split(", "))
+    rows = re.findall(r"^\| (F\d+) \|", PAGE, re.MULTILINE)
+    assert {row for row in rows if rule["alert"] in told_by(row)} == named
+
+
+def test_names_of_alerts_are_their_own_and_the_page_names_no_other() -> None:
+    """What was renamed leaves the page."""
+    assert len(NAMES) == len(set(NAMES))
+    assert set(re.findall(r"\*\*(Chronicle\w+)\*\*", PAGE)) == set(NAMES)
+
+
+def test_the_spool_fills_at_four_fifths_of_its_setting() -> None:
+    """No metric tells the limit."""
+    (rule,) = (rule for rule in RULES if rule["alert"] == "ChronicleSpoolFills")
+    limit = IngestSettings().spool_max_bytes
+    assert str(int(limit * 0.8)) in rule["expr"]
+
+
+def test_every_process_of_the_compose_file_is_scraped() -> None:
+    """The services that work, on the port they listen on; the rules are loaded."""
+    config = yaml.safe_load((FOLDER / "prometheus.yaml").read_text())
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    (job,) = config["scrape_configs"]
+    (found,) = job["dns_sd_configs"]
+    workers = {name for name, service in services.items() if service.get("command", [""])[0] == "worker"}
+    assert (job["job_name"], set(found["names"]), found["port"]) == ("chronicle", workers, 8000)
+    assert config["rule_files"] == ["alerts.yaml"]
