@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import promql_parser
@@ -11,11 +10,11 @@ import pytest
 import yaml
 
 from app.settings import IngestSettings
-from repository import DOCS, ROOT
+from failure_modes import PAGE, ROWS
+from repository import ROOT
 from schemas.metrics import METRICS
 
 FOLDER = ROOT / "deploy" / "prometheus"
-PAGE = (DOCS / "failure-modes.md").read_text()
 RULES: list[dict[str, Any]] = [
     rule for group in yaml.safe_load((FOLDER / "alerts.yaml").read_text())["groups"] for rule in group["rules"]
 ]
@@ -29,14 +28,12 @@ KNOWN = {
 OF_PROMETHEUS = {"job", "instance"}
 
 
-def told_by(row: str) -> set[str]:
-    """The alerts that a row of the page names."""
-    line = re.search(rf"^\| {row} \|.*$", PAGE, re.MULTILINE)
-    assert line, f"there is no row {row}"
-    return set(re.findall(r"\*\*(Chronicle\w+)\*\*", line[0]))
+def alerts_in(text: str) -> set[str]:
+    """The alerts that are named in it."""
+    return set(re.findall(r"\*\*(Chronicle\w+)\*\*", text))
 
 
-def selectors(expression: str) -> Iterator[promql_parser.VectorSelector]:
+def selectors(expression: str) -> list[promql_parser.VectorSelector]:
     """Every metric that is asked for."""
     found: list[promql_parser.VectorSelector] = []
 
@@ -47,7 +44,7 @@ def selectors(expression: str) -> Iterator[promql_parser.VectorSelector]:
 
     promql_parser.walk(promql_parser.parse(expression), visit)
     assert found
-    yield from found
+    return found
 
 
 @pytest.mark.parametrize("rule", RULES, ids=NAMES)
@@ -85,14 +82,13 @@ def test_an_alert_says_what_is_wrong_and_what_to_do(rule: dict[str, Any]) -> Non
 def test_an_alert_leads_to_its_rows_and_back(rule: dict[str, Any]) -> None:
     """Who is woken finds the row by the name of the alert, and whoever reads the row knows what will wake them."""
     named = set(rule["annotations"]["rows"].split(", "))
-    rows = re.findall(r"^\| (F\d+) \|", PAGE, re.MULTILINE)
-    assert {row for row in rows if rule["alert"] in told_by(row)} == named
+    assert {row for row, cells in ROWS.items() if rule["alert"] in alerts_in(" ".join(cells))} == named
 
 
 def test_names_of_alerts_are_their_own_and_the_page_names_no_other() -> None:
     """What was renamed leaves the page."""
     assert len(NAMES) == len(set(NAMES))
-    assert set(re.findall(r"\*\*(Chronicle\w+)\*\*", PAGE)) == set(NAMES)
+    assert alerts_in(PAGE) == set(NAMES)
 
 
 def test_the_spool_fills_at_four_fifths_of_its_setting() -> None:
