@@ -25,18 +25,19 @@ from uuid import UUID
 
 import structlog
 
-from agents.hold import delay
+from agents import lanes
+from agents.hold import Stale, retried
 from agents.quarantine import MAX_DETAIL, encode
 from connectors.ports import EventLog, Record
 from schemas import points
 from schemas.clock import Clock
-from schemas.errors import Poison, Unavailable
+from schemas.errors import Poison
 from schemas.event import DeadLetter, IdOrigin, Position
 from schemas.metrics import Metrics
 from schemas.topics import POSITION_HEADER, Topics
+from tables.rocks import Closed, Corrupt
 from tables.seen import Decision, Head, Item, Pending, Verdict, decide, fold
 from tables.seen_codec import pack, pack_key
-from tables.seen_store import Closed, Corrupt
 from tables.seen_table import SeenTable
 
 #: A record over this cannot be written again (`max.message.bytes` is 2 MiB): it is set aside.
@@ -198,10 +199,6 @@ class Deps(NamedTuple):
     fold_ids: int = FOLD_IDS
 
 
-class _Stale(Exception):
-    """The assignment of the chunk ended: whoever has the partition now does it again."""
-
-
 class _Decided(NamedTuple):
     chunk: Any
     before: Head
@@ -246,7 +243,7 @@ class Lane:
             chunk = await self._inbox.get()
             try:
                 await self._pass(chunk)
-            except (_Stale, Closed):
+            except (Stale, Closed):
                 _logger.info("chunk left to its next owner", partition=self._partition, first=chunk.first)
 
     async def _remembering(self) -> None:
@@ -254,7 +251,7 @@ class Lane:
             decided = await self._decided.get()
             try:
                 await self._remember(decided)
-            except (_Stale, Closed):
+            except (Stale, Closed):
                 _logger.info("chunk left to its next owner", partition=self._partition, first=decided.chunk.first)
             finally:
                 self._decided.task_done()
@@ -286,7 +283,7 @@ class Lane:
         if decision.changes(before):
             # 3. changelog and await
             if not chunk.live:
-                raise _Stale
+                raise Stale
             keys = await self._hold(chunk, "sweep", lambda: _now(self._store().expired_keys, TOMBSTONES))
             written = (self._last and fold(self._last, decision, deps.fold_ids)) or decision
             key, value = pack_key(written.bucket, written.base, chunk.generation), pack(written)
@@ -315,7 +312,7 @@ class Lane:
     async def _memory(self, chunk: Any) -> Pending:
         """What is remembered, decisions under way included. A new assignment starts from what is stored."""
         if not chunk.live:
-            raise _Stale
+            raise Stale
         if self._pending is None or chunk.generation != self._generation:
             await self._decided.join()
             self._pending, self._generation, self._last = Pending(self._store()), chunk.generation, None
@@ -326,23 +323,21 @@ class Lane:
         return await self._hold(chunk, f"produce to {topic}", lambda: log.send(topic, records, timeout=SEND_TIMEOUT))
 
     async def _hold(self, chunk: Any, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Try until it works, for ever, while the chunk is ours. Raises `_Stale` when it no longer is."""
-        failed, held = 0, self._deps.held
-        try:
-            while True:
-                try:
-                    return await attempt()
-                except Unavailable as error:
-                    if not chunk.live:
-                        raise _Stale from error
-                    held.add(self._partition)
-                    log = _logger.error if failed == 0 else _logger.debug
-                    log("held", what=what, partition=self._partition, first=chunk.first, error=str(error))
-                    await self._deps.sleep(delay(failed, self._deps.jitter()))
-                    failed += 1
-        finally:
-            if failed:
-                held.discard(self._partition)
+        """Try until it works, for ever, while the chunk is ours. Raises `Stale` when it no longer is."""
+        deps = self._deps
+        return await retried(
+            what,
+            attempt,
+            live=lambda: bool(chunk.live),
+            held=self._held,
+            sleep=deps.sleep,
+            jitter=deps.jitter,
+            partition=self._partition,
+            first=chunk.first,
+        )
+
+    def _held(self, now: bool) -> None:
+        (self._deps.held.add if now else self._deps.held.discard)(self._partition)
 
     def _report(self, decided: _Decided) -> None:
         deps, tally = self._deps, Counter(decided.decision.verdicts)
@@ -371,17 +366,5 @@ async def _now(function: Callable[..., T], *args: Any) -> T:
 
 
 def attach(app: Any, *, chunks: Any, deps: Deps) -> Any:
-    """The agent `dedupe` on `chunks` (`chronicle.ingest`, raw bytes, delivered as chunks). It never raises."""
-
-    async def dedupe(stream: Any) -> None:
-        lanes: dict[int, Lane] = {}
-        try:
-            async for chunk in stream.noack():
-                lane = lanes.get(chunk.partition)
-                if lane is None:
-                    lane = lanes[chunk.partition] = Lane(chunk.partition, deps)
-                await lane.put(chunk)
-        finally:
-            await asyncio.gather(*(lane.close() for lane in lanes.values()))
-
-    return app.agent(chunks, name="dedupe", concurrency=1)(dedupe)
+    """The agent `dedupe` on `chunks` (`chronicle.ingest`). It never raises."""
+    return lanes.attach(app, "dedupe", chunks=chunks, lane=lambda partition: Lane(partition, deps))

@@ -30,6 +30,43 @@ def delay(attempt: int, jitter: float) -> float:
     return min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(attempt, 16)) * (1.0 - jitter / 2.0)
 
 
+class Stale(Exception):
+    """What was tried is no longer ours to do: the assignment ended, and whoever has the partition does it again."""
+
+
+async def retried(
+    what: str,
+    attempt: Callable[[], Awaitable[T]],
+    *,
+    live: Callable[[], bool],
+    held: Callable[[bool], None] = lambda _now: None,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    jitter: Callable[[], float] = random.random,
+    **told: object,
+) -> T:
+    """Await `attempt()` until it works, for ever, while it is ours. `held` hears when waiting begins and ends.
+
+    Only `Unavailable` is waited out; what else it raises comes through. Raises `Stale` when `live()` says no. `told`
+    goes into the log.
+    """
+    failed = 0
+    try:
+        while True:
+            try:
+                return await attempt()
+            except Unavailable as error:
+                if not live():
+                    raise Stale from error
+                held(True)
+                log = _logger.error if failed == 0 else _logger.debug
+                log("held", what=what, error=str(error), **told)
+                await sleep(delay(failed, jitter()))
+                failed += 1
+    finally:
+        if failed:
+            held(False)
+
+
 class Hold:
     """Retries one step. `since` is the wall-clock second the present hold began, None while nothing is held.
 

@@ -9,6 +9,7 @@ every cross-origin request that is not a plain GET.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
+from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -49,9 +50,14 @@ def judge(host: str, origin: str | None, names: Collection[str]) -> Refused | No
 def guard(names: Collection[str] = ()) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
     """The middleware; `names` are more host names that the server goes by."""
 
+    @lru_cache(maxsize=256)
+    def fine(host: str, origin: str | None) -> bool:
+        return judge(host, origin, names) is None
+
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if refused := judge(request.host, request.headers.get("Origin"), names):
+        host, origin = request.host, request.headers.get("Origin")
+        if not fine(host, origin) and (refused := judge(host, origin, names)):
             raise refused
         return await handler(request)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
 import faust
 from prometheus_client import CollectorRegistry
 
-from app import openapi, problems, streams
+from agents.broadcast import Hub
+from agents.live_tail import LiveTail
+from app import asyncapi, openapi, problems, streams
 from app.guard import guard
 from app.lifecycle import Process, web_app
 from app.log_watch import LogWatch
@@ -16,13 +20,29 @@ from app.plan import Plan
 from app.settings import Settings
 from app.stats import LedgerReader
 from app.version import version
-from app.views import audit, deadletters, docs, ingest, mount, ops, query, registry, sync
+from app.views import (
+    analytics,
+    audit,
+    dashboard,
+    deadletters,
+    docs,
+    ingest,
+    live,
+    mount,
+    ops,
+    query,
+    registry,
+    sync,
+    tables,
+)
 from app.views.body import SERVER_ARGS
+from app.views.fresh import Fresh
 from app.views.route import Route
 from app.watch import Pulse
 from app.web_server import Limits
 from connectors import topics as topic_check
 from connectors.control import KafkaStatusBoard
+from connectors.follow import TopicFollower
 from connectors.intake import LogOrSpool
 from connectors.offsets import LogOffsets
 from connectors.producer import KafkaLog
@@ -37,6 +57,11 @@ from schemas.clock import Clock, SystemClock
 from schemas.envelope import IngestLimits
 from schemas.redact import Redactor
 from schemas.registry import registry as published
+from tables import usage_codec
+from tables.usage_view import Figures
+
+#: Where no client waits for the ack, a chunk is handed over first and sent then: else its first records go alone.
+LINGER_MS: Final = 5
 
 
 @dataclass
@@ -56,7 +81,14 @@ def build(settings: Settings, clock: Clock | None = None) -> House:
     codec, names = wire.AvroCodec(), settings.topics
 
     # the log, and the board on which all workers tell how they are
-    log = plan.keep(KafkaLog(settings.kafka.brokers, settings.worker_name, compression=settings.batching.compression))
+    log = plan.keep(
+        KafkaLog(
+            settings.kafka.brokers,
+            settings.worker_name,
+            linger_ms=0 if "ingest" in roles else LINGER_MS,
+            compression=settings.batching.compression,
+        )
+    )
     offsets = LogOffsets(settings.kafka.brokers)
     board = plan.keep(KafkaStatusBoard(settings.kafka.brokers, names.control.name, log, plan.clock))
 
@@ -80,12 +112,28 @@ def build(settings: Settings, clock: Clock | None = None) -> House:
         book = KafkaRangeBook(board, names.control.name, log)
         plan.streams.append(streams.persist_role(plan, log, codec, book, offsets))
 
+    if "aggregate" in roles:
+        plan.streams.append(streams.aggregate_role(plan, log, codec))
+    if "history" in roles:
+        plan.streams.append(streams.history_role(plan))
+
     # back: the databases → HTTP
     ledger = None
     if "api" in roles:
         local = SqliteReader(settings.sqlite_path)
-        reader = plan.keep(FailoverReader(_reader(settings), local))
-        plan.routes += query.routes(reader, names)
+        reader = plan.keep(FailoverReader(_reader(plan), local))
+        figures = Figures()
+        follower = plan.keep(
+            TopicFollower(
+                settings.kafka.brokers,
+                names.aggregates.name,
+                settings.kafka.partitions,
+                partial(usage_codec.follow, figures),
+            )
+        )
+        plan.forget += [figures.clear, follower.forget]
+        fresh = Fresh(plan.clock, lambda: follower.read)
+        plan.routes += query.routes(reader, names, fresh, plan.clock, settings.database.idle_hours)
         plan.routes += registry.routes(published(names), settings.public())
         ledger = LedgerReader(
             offsets=offsets, intake=intake, status=board, reader=reader, local=local, topics=names, clock=plan.clock
@@ -115,6 +163,27 @@ def build(settings: Settings, clock: Clock | None = None) -> House:
                 topics=names,
             )
         )
+        tail = plan.keep(
+            LiveTail(
+                Hub(),
+                codec,
+                lambda take, begin: TopicFollower(
+                    settings.kafka.brokers, names.events.name, settings.kafka.partitions, take, begin
+                ),
+            )
+        )
+        plan.forget.append(tail.forget)
+        plan.routes += live.routes(
+            live.LiveViews(
+                tail,
+                live.History(LogScan(settings.kafka.brokers), codec, names.events.name),
+                partitions=settings.kafka.partitions,
+                stats=lambda: analytics.pulse(figures, plan.clock.now()) if follower.caught_up else None,
+                metrics=plan.metrics,
+            )
+        )
+        plan.routes += analytics.routes(analytics.AnalyticsViews(figures, lambda: follower.caught_up, plan.clock))
+        plan.routes += tables.routes(tables.TableViews(figures, lambda: follower.caught_up, plan.clock))
     limit = settings.ingest.spool_max_bytes if settings.ingest.spool else None
     watch = _log_watch(plan, board)
     plan.log_id = lambda: watch.log_id
@@ -134,8 +203,14 @@ def build(settings: Settings, clock: Clock | None = None) -> House:
     plan.routes += ops.routes(views)
     if ledger is not None:
         plan.routes += ops.stats_routes(views)
-    plan.routes += docs.routes(lambda: openapi.encode(openapi.document(plan.routes, version())), docs.assets_folder())
+    plan.routes += docs.routes(
+        lambda: openapi.encode(openapi.document(plan.routes, version())),
+        lambda: openapi.encode(asyncapi.document(names, published(names), version())),
+        docs.assets_folder(),
+    )
 
+    if "api" in roles:
+        plan.routes += dashboard.routes(dashboard.DashboardViews())
     pulse = Pulse(board, plan.streams, settings=settings, clock=plan.clock, metrics=plan.metrics, abort=plan.abort)
     plan.background.append(pulse.run)
     return _house(plan, watch)
@@ -182,7 +257,8 @@ def _log_watch(plan: Plan, board: KafkaStatusBoard) -> LogWatch:
         await topic_check.verify(brokers, specs)
 
     def other(why: str) -> None:
-        board.forget()
+        for forget in (board.forget, *plan.forget):
+            forget()
         if plan.streams:
             plan.process.start_again(why)
 
@@ -213,10 +289,10 @@ def _intake(plan: Plan, log: KafkaLog) -> LogOrSpool:
     )
 
 
-def _reader(settings: Settings) -> PostgresReader:
-    database = settings.database
+def _reader(plan: Plan) -> PostgresReader:
+    database = plan.settings.database
     dsn, longest = database.url.get_secret_value(), database.statement_timeout_s
-    return PostgresReader(dsn, pool_size=database.pool_size, statement_timeout_s=longest)
+    return PostgresReader(dsn, pool_size=database.pool_size, statement_timeout_s=longest, metrics=plan.metrics)
 
 
 def _limits(settings: Settings) -> IngestLimits:

@@ -8,7 +8,7 @@ its cluster, names no id at all. Then, in each process:
 1. it is said, once, in one sentence, in the log and in /ready
 2. what was told through the old log (worker statuses) is forgotten
 3. a process with stream roles ends in order (exit code 70) and is started again, already when the topics are gone
-4. at its start it drops its dedup tables and notes the new log in the databases (`note`), before anything is read
+4. at its start it drops its tables and notes the new log in the databases (`note`), before anything is read
 
 The id of the log is kept in the worker's directory, so that a loss while nothing of ours ran is noticed as well.
 """
@@ -36,6 +36,8 @@ AGAIN_S: Final = 1.0
 
 _logger = structlog.get_logger("chronicle.log")
 
+#: Directories of the tables that know positions of the log.
+TABLES: Final = ("seen", "usage")
 _GONE: Final = "Kafka answers, and our topics are gone."
 
 #: Topic -> the broker's id of it; None for a topic that is not there.
@@ -67,7 +69,8 @@ class LogWatch:
         restarts: bool,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._file, self._seen = directory / "log.id", directory / "seen"
+        self._file = directory / "log.id"
+        self._tables = [directory / name for name in TABLES]
         self._make, self._look, self._note = make, look, note
         self._other, self._restarts, self._sleep = other, restarts, sleep
         self._id: str | None = None
@@ -99,7 +102,8 @@ class LogWatch:
         self._id = await self._found(before)
         if before not in (None, self._id):
             self._say()
-            shutil.rmtree(self._seen, ignore_errors=True)
+            for table in self._tables:
+                shutil.rmtree(table, ignore_errors=True)
         while not self._noted and not await self._told() and before not in (None, self._id):
             await self._sleep(AGAIN_S)
         self._keep()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -21,6 +21,8 @@ class PrometheusMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
         self._collectors = {spec.name: _collector(spec, registry) for spec in METRICS}
+        #: prometheus_client checks and locks each time it is asked for labels; they are a bounded set.
+        self._labelled: dict[tuple[object, ...], Counter | Gauge | Histogram] = {}
 
     def inc(self, name: str, value: float = 1, **labels: str) -> None:
         """Add to a counter or a gauge."""
@@ -41,7 +43,13 @@ class PrometheusMetrics:
         collector = self._collectors[name]
         if not isinstance(collector, kind):
             raise ValueError(f"{name} is a {type(collector).__name__.lower()} and cannot be changed that way.")
-        return collector.labels(**labels) if labels else collector
+        if not labels:
+            return collector
+        key = (name, *labels.items())
+        child = self._labelled.get(key)
+        if child is None:
+            child = self._labelled[key] = collector.labels(**labels)
+        return cast(T, child)
 
 
 def _collector(spec: MetricSpec, registry: CollectorRegistry) -> Counter | Gauge | Histogram:

@@ -89,6 +89,8 @@ def _operation(route: Route, schemas: Mapping[int, Any], renamed: Mapping[str, s
             str(status): _response(status, *told, schemas, route.media_type) for status, told in _answers(route).items()
         },
     }
+    for media in route.other_media:
+        operation["responses"]["200"]["content"][media] = {"schema": {"type": "string"}}
     if route.doc:
         operation["description"] = route.doc
     if params := _params(route, renamed):
@@ -135,4 +137,6 @@ def _param(param: Param, name: str) -> dict[str, Any]:
 
 def _operation_id(route: Route) -> str:
     words = re.sub(r"[^A-Za-z0-9]+", "_", route.path).strip("_").lower()
+    if words and route.path.endswith("/"):
+        words += "_index"
     return f"{route.method.lower()}_{words or 'index'}"

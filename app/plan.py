@@ -27,6 +27,8 @@ class Plan:
     background: list[Callable[[], Any]] = field(default_factory=list)
     #: The broker's id of the log, once it is known: the streams start after that.
     log_id: Callable[[], str] = str
+    #: What drops knowledge of a log that is gone.
+    forget: list[Callable[[], None]] = field(default_factory=list)
     #: Writes the id of the log into the databases; set by the role that writes to them.
     note_log: Callable[[str], Awaitable[None]] | None = None
 

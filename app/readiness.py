@@ -23,6 +23,9 @@ PROOF_AGE_S = 10.0
 #: A spool with less room than this counts as full: the next large event would be refused.
 SPOOL_RESERVE = 1 << 20
 
+#: What `up` starts, too: with fewer roles the figures would stand still.
+START_WORKER = "Start `chronicle worker --roles dedupe,persist,aggregate,history`."
+
 #: What must have been proved once before the first "ready".
 REQUIRED = ("broker", "topics", "dedupe", "sink")
 
@@ -78,8 +81,10 @@ def judge(seen: Observed, proven: frozenset[str]) -> Readiness:
 
 
 def look(seen: Observed) -> tuple[Check, ...]:
-    """All checks in walking order."""
-    return (_broker(seen), _topics(seen), _intake(seen), _dedupe(seen), _sink(seen), _database(seen))
+    """All checks in walking order; of the aggregates only where a worker keeps them."""
+    kept = [status["aggregate"] for status in seen.statuses.values() if status.get("aggregate")]
+    found = (_broker(seen), _topics(seen), _intake(seen), _dedupe(seen), _sink(seen), _database(seen))
+    return (*found, _aggregates(kept, seen.partitions)) if kept else found
 
 
 def _broker(seen: Observed) -> Check:
@@ -123,7 +128,7 @@ def _dedupe(seen: Observed) -> Check:
     parts = [status["dedupe"] for status in seen.statuses.values() if status.get("dedupe")]
     missing = _missing(parts, seen.partitions)
     if not parts:
-        return Check("dedupe", False, "No dedupe worker reports.", "Start `chronicle worker --roles dedupe,persist`.")
+        return Check("dedupe", False, "No dedupe worker reports.", START_WORKER)
     if not all(part.get("recovered") for part in parts):
         return Check("dedupe", False, "A dedup table is being restored.", "Wait; it is read back from its changelog.")
     if missing:
@@ -135,7 +140,7 @@ def _sink(seen: Observed) -> Check:
     parts = [status["persist"] for status in seen.statuses.values() if status.get("persist")]
     missing = _missing(parts, seen.partitions)
     if not parts:
-        return Check("sink", False, "No persist worker reports.", "Start `chronicle worker --roles dedupe,persist`.")
+        return Check("sink", False, "No persist worker reports.", START_WORKER)
     if held := _held(parts):
         why = next((str(part["last_error"]) for part in held if part.get("last_error")), "no write has succeeded yet")
         return Check("sink", False, f"A worker has no sink: {why}", "Bring Postgres back; events wait in the log.")
@@ -170,6 +175,14 @@ def _database(seen: Observed) -> Check:
     if waiting:
         return Check("database", False, f"Postgres is back; {waiting} events are being brought back.", "Wait.")
     return Check("database", True, "Events go to Postgres.")
+
+
+def _aggregates(parts: list[Mapping[str, Any]], partitions: int) -> Check:
+    if not all(part.get("recovered") for part in parts):
+        return Check("aggregates", False, "An aggregate table is being restored.", "Wait; figures lag meanwhile.")
+    if missing := _missing(parts, partitions):
+        return Check("aggregates", False, f"Nobody counts partition {_list(missing)} yet.", "Wait for the rebalance.")
+    return Check("aggregates", True, f"The aggregate tables of all {partitions} partitions are counted.")
 
 
 def _ranges(parts: list[Mapping[str, Any]], kind: str) -> str:

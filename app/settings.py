@@ -28,8 +28,8 @@ from app.settings_file import hide_password, read_file
 from schemas.errors import Misconfigured
 from schemas.topics import DAY_MS, Topics, topics
 
-Role = Literal["ingest", "api", "dedupe", "persist"]
-ROLES: tuple[Role, ...] = ("ingest", "api", "dedupe", "persist")
+Role = Literal["ingest", "api", "dedupe", "persist", "aggregate", "history"]
+ROLES: tuple[Role, ...] = ("ingest", "api", "dedupe", "persist", "aggregate", "history")
 Profile = Literal["dev", "staging", "production"]
 
 #: What a profile changes; anything said in the file, the environment or a flag beats it.
@@ -130,8 +130,11 @@ class DatabaseSettings(Section):
     fallback_max_bytes: int = Field(
         4 << 30, ge=1 << 20, description="Largest size of the SQLite file; beyond it batches are held in Kafka."
     )
-    pool_size: int = Field(5, ge=1, le=100, description="Connections of the query API.")
+    pool_size: int = Field(5, ge=1, le=100, description="Connections of the query API, and one more for its probe.")
     statement_timeout_s: float = Field(5.0, gt=0, description="Longest query of the API in seconds.")
+    idle_hours: float = Field(
+        24.0, ge=0, description="A session without events for this long shows as terminated; 0: it stays active."
+    )
     write_timeout_s: float = Field(
         4.0, gt=0, description="Longest sink transaction in seconds; beyond it the sink counts as away."
     )
@@ -181,12 +184,7 @@ class BatchingSettings(Section):
     """When a batch goes to the sink."""
 
     enabled: bool = Field(True, description="Off: each fetched chunk is its own batch.")
-    max_size: int = Field(
-        2000,
-        ge=1,
-        le=50_000,
-        description="Events in a batch.",
-    )
+    max_size: int = Field(2000, ge=1, le=50_000, description="Events in a batch.")
     max_wait_ms: int = Field(
         100,
         ge=0,
@@ -236,7 +234,7 @@ class WorkerSettings(Section):
         "", description="Stable name of this worker, unique in the installation. Default: host name and roles."
     )
     roles: Annotated[tuple[Role, ...], NoDecode] = Field(
-        ROLES, description="What this process does: any of ingest, api, dedupe, persist."
+        ROLES, description="What this process does: any of ingest, api, dedupe, persist, aggregate, history."
     )
     exit_on_stall_s: float = Field(
         60.0,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Any
+from typing import Any, Final
 
 import faust
 
-from agents import dedupe, persist, quarantine
+from agents import aggregate, dedupe, history, persist, quarantine
 from agents.batching import BatchPolicy
 from agents.hold import Hold
 from agents.persist import PersistStatus
@@ -20,15 +20,24 @@ from app.watch import StreamRole, held_on_purpose
 from connectors import rows
 from connectors.breaker import BreakerPolicy
 from connectors.failover import FailoverSink
+from connectors.history import PostgresHistory
 from connectors.offsets import LogOffsets
 from connectors.postgres import PostgresSink
 from connectors.producer import KafkaLog
 from connectors.ranges import KafkaRangeBook
+from connectors.scan import LogScan
 from connectors.sqlite import SqliteSink
+from connectors.topics import Identities
 from connectors.transport import FAUST_SETTINGS, chunk_topic, positions, reading, use
 from schemas import codec as wire
-from tables import seen_table
+from schemas.errors import Unavailable
+from tables import seen_table, usage_table
 from tables.seen import Retention
+
+#: Bytes of a partition that are handed out and not acked, for roles that hold nothing on purpose: a worker has four.
+SMALL = 4 << 20
+#: Seconds between two polls that find little, for each role: how soon somebody wants what it makes.
+PACES: Final = {"dedupe": 0.02, "persist": 0.05, "aggregate": 0.2, "history": 0.5}
 
 
 def dedupe_role(plan: Plan, log: KafkaLog) -> StreamRole:
@@ -40,7 +49,7 @@ def dedupe_role(plan: Plan, log: KafkaLog) -> StreamRole:
 
     def make() -> faust.App:
         app = stream_app(settings, "dedupe", plan.log_id())
-        use(app, chunked={names.ingest.name}, role="dedupe", metrics=plan.metrics)
+        use(app, chunked={names.ingest.name}, role="dedupe", pace_s=PACES["dedupe"], metrics=plan.metrics)
         table = seen_table.declare(
             app,
             names.seen,
@@ -64,6 +73,82 @@ def dedupe_role(plan: Plan, log: KafkaLog) -> StreamRole:
             abort=plan.abort,
         )
         dedupe.attach(app, chunks=chunk_topic(app, names.ingest.name), deps=deps)
+        role.app = app
+        return app
+
+    role.make = make
+    return role
+
+
+def aggregate_role(plan: Plan, log: KafkaLog, codec: wire.AvroCodec) -> StreamRole:
+    """`chronicle.events` → the aggregate tables and their public changelog."""
+    settings, names = plan.settings, plan.settings.topics
+    held: set[int] = set()
+    role = StreamRole("aggregate", held=lambda: bool(held))
+
+    def make() -> faust.App:
+        app = stream_app(settings, "aggregate", plan.log_id())
+        use(
+            app,
+            chunked={names.events.name},
+            role="aggregate",
+            pace_s=PACES["aggregate"],
+            metrics=plan.metrics,
+            max_unacked_bytes=SMALL,
+        )
+        table = usage_table.declare(app, names.aggregates, settings.worker_dir / "usage", abort=plan.abort)
+        role.status = table.status
+        deps = aggregate.Deps(
+            table=table,
+            log=log,
+            scan=LogScan(settings.kafka.brokers),
+            codec=codec,
+            topics=names,
+            clock=plan.clock,
+            metrics=plan.metrics,
+            held=held,
+            abort=plan.abort,
+        )
+        aggregate.attach(app, chunks=chunk_topic(app, names.events.name), deps=deps)
+        role.app = app
+        return app
+
+    role.make = make
+    return role
+
+
+def history_role(plan: Plan) -> StreamRole:
+    """`chronicle.aggregates` → the history tables in Postgres."""
+    settings, topic = plan.settings, plan.settings.topics.aggregates.name
+    held: set[int] = set()
+    role = StreamRole("history", held=lambda: bool(held), status=lambda: {"held": sorted(held)})
+    dsn = settings.database.url.get_secret_value()
+    store = plan.keep(PostgresHistory(dsn, worker=settings.worker_name))
+    identities = Identities(settings.kafka.brokers, (topic,))
+
+    known: list[str] = []
+
+    async def log_id() -> str:
+        """The broker's id of the topic: in a new one the counts begin anew, and so does this process."""
+        if not known:
+            found = (await identities.look())[topic]
+            if found is None:
+                raise Unavailable("kafka", f"the topic {topic} is not there")
+            known[:] = [found]
+        return known[0]
+
+    def make() -> faust.App:
+        app = stream_app(settings, "history", plan.log_id())
+        use(
+            app,
+            chunked={topic},
+            role="history",
+            pace_s=PACES["history"],
+            metrics=plan.metrics,
+            max_unacked_bytes=SMALL,
+        )
+        deps = history.Deps(store=store, log_id=log_id, metrics=plan.metrics, held=held, abort=plan.abort)
+        history.attach(app, chunks=chunk_topic(app, topic), deps=deps)
         role.app = app
         return app
 
@@ -146,7 +231,7 @@ def persist_role(
         app = stream_app(settings, "persist", plan.log_id())
         chunked = {names.events.name, names.dead_letters.name}
         resume = persist.resume(sink, names.events.name, recall.starts, names.dead_letters.name)
-        use(app, chunked=chunked, role="persist", resume=resume, metrics=plan.metrics)
+        use(app, chunked=chunked, role="persist", pace_s=PACES["persist"], resume=resume, metrics=plan.metrics)
         persist.attach(
             app,
             topic=chunk_topic(app, names.events.name),

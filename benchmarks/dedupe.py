@@ -49,15 +49,19 @@ def template(codec: AvroCodec) -> tuple[bytes, bytes]:
     return value[:5], value[37:]
 
 
-def chunks(events: int, codec: AvroCodec) -> Iterator[list[Any]]:
-    """Chunks of records with random ids, spread over 60 hours of stream time."""
+def chunks(events: int, codec: AvroCodec, hours: int = 60) -> Iterator[list[Any]]:
+    """Chunks of records with random ids, spread over so many hours of stream time: of 60, the first ones expire."""
     before, after = template(codec)
     old = [os.urandom(32)]
     for base in range(0, events, CHUNK):
-        at = 1_700_000_000_000 + base * 60 * 3_600_000 // events
+        at = 1_700_000_000_000 + base * hours * 3_600_000 // events
         ids = [os.urandom(32) if i % REPEATED else old[(base + i) % len(old)] for i in range(CHUNK)]
         old = [*old[-2000:], ids[1]]
-        yield [SimpleNamespace(offset=base + i, timestamp=at, value=before + ids[i] + after) for i in range(CHUNK)]
+        yield [_record(base + i, at, before + ids[i] + after) for i in range(CHUNK)]
+
+
+def _record(offset: int, at: int, value: bytes) -> SimpleNamespace:
+    return SimpleNamespace(offset=offset, timestamp=at, key=b"s" * 36, value=value, headers=())
 
 
 def run(events: int, path: Path) -> dict[str, Any]:

@@ -13,9 +13,16 @@ from typing import Any
 OUT = Path(__file__).resolve().parent / "out"
 
 
-def machine() -> str:
-    """The processor as the system names it, its cores, the system."""
-    return f"{_processor()}, {os.cpu_count()} cores, {platform.platform()}"
+def machine() -> dict[str, Any]:
+    """processor (as the system names it), cores, memory_gb, system."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    found = {"processor": _processor(), "cores": os.cpu_count(), "memory_gb": round(memory, 1)}
+    return {**found, "system": platform.platform()}
+
+
+def in_words(machine: dict[str, Any]) -> str:
+    """One line of `machine`."""
+    return "{processor}, {cores} cores, {memory_gb} GB, {system}".format_map(machine)
 
 
 def _processor() -> str:

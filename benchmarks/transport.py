@@ -30,7 +30,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from benchmarks.codec import sample
-from benchmarks.result import keep, told
+from benchmarks.result import in_words, keep, told
 from connectors.transport import FAUST_SETTINGS, chunk_topic, use
 from schemas.codec import AvroCodec
 from schemas.event import HookEvent
@@ -211,7 +211,7 @@ def show(result: dict[str, Any]) -> None:
             f"{who:8}{median['events_per_second']:>12,.0f}{median['events_per_cpu_second']:>14,.0f}"
             f"{median['cpu_us_per_event']:>14.1f}   {each}"
         )
-    print(f"ours is {result['ratio']} x stock; {result['machine']}; {result['date']}")
+    print(f"ours is {result['ratio']} x stock; {in_words(result['machine'])}; {result['date']}")
     keep(result)
 
 

@@ -1,8 +1,9 @@
-"""`python -m chaos`: run a drill, list its faults, try the checker on planted bugs, soak."""
+"""`python -m chaos`: run a drill, list its faults, try the checker on planted bugs, soak, make tables of reports."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import NoReturn
 import rich_click as click
 from rich.console import Console
 
+from chaos import figures
 from chaos import report as reports
 from chaos.campaign import Terms
 from chaos.drill import Plan, drill, full_plan, short_plan
@@ -73,6 +75,16 @@ def run_soak(minutes: int, rate: float, seed: int | None, out: Path) -> None:
     """A steady load for a long time, a fault a minute; memory, files and threads must stay flat."""
     terms = Terms(int(time.time()) if seed is None else seed, rate=rate, soak=True, least_hits=1)
     _end(asyncio.run(soak(_command(), out, terms, minutes, _say)), out)
+
+
+@main.command("figures")
+@click.argument("paths", metavar="REPORT.json…", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+def show_figures(paths: tuple[Path, ...]) -> None:
+    """Print the tables of docs/reliability.md, of one report or of several together."""
+    try:
+        click.echo(figures.markdown([json.loads(path.read_bytes()) for path in paths]), nl=False)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise click.BadParameter(f"no report of a drill: {error!r}") from error
 
 
 def _command() -> str:

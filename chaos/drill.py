@@ -7,6 +7,7 @@ import os
 import platform
 import random
 import shutil
+import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -75,6 +76,7 @@ def reported(plan: Plan, outcomes: Sequence[Outcome], bugs: list[BugRow], second
         seed=plan.terms.seed,
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         machine=machine(),
+        commit=commit(),
         versions={name: version(name) for name in VERSIONED},
         seconds=seconds,
         acked=sum(one.acked for one in counts),
@@ -95,9 +97,23 @@ def merged(outcomes: Sequence[Outcome]) -> list[InvariantRow]:
     rows: dict[str, InvariantRow] = {}
     for outcome in outcomes:
         for one in outcome.examination.verdicts:
-            if one.id not in rows or (one.ok is False and rows[one.id].ok):
-                rows[one.id] = InvariantRow(one.id, one.ok is not False, one.why, list(one.examples))
+            there = rows.get(one.id)
+            if there is None or (one.ok is False and there.ok) or (one.ok is not None and not there.judged):
+                rows[one.id] = InvariantRow(
+                    one.id, one.ok is not False, one.why, list(one.examples), judged=one.ok is not None
+                )
     return list(rows.values())
+
+
+def commit() -> str:
+    """What was drilled: the short id of the checkout, with a `+` when files were changed; empty without git."""
+    git = ("git", "-C", str(Path(__file__).parent))
+    try:
+        id_ = subprocess.run((*git, "rev-parse", "--short", "HEAD"), capture_output=True, text=True, check=True)
+        changed = subprocess.run((*git, "status", "--porcelain"), capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return id_.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
 def machine() -> str:

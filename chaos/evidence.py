@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 
 from chaos.evidence_postgres import read_store
+from chaos.evidence_recount import read_recount
 from chaos.evidence_sqlite import read_local
 from chaos.evidence_topics import read_log
 from chaos.evidence_values import Evidence, Sample
@@ -34,8 +35,11 @@ async def gather(
     metrics_urls: Sequence[str] = (),
     samples: Sequence[Sample] = (),
     passed: bool = True,
+    recount: bool = True,
 ) -> Evidence:
     """Everything, once all is quiet. `topics` are names by role; `metrics_urls` are of further processes.
+
+    `passed`: the public stream record by record. `recount`: all events are counted again.
 
     Raises when Postgres, the broker or the API does not answer: a verdict from half the evidence is none.
     """
@@ -49,6 +53,7 @@ async def gather(
         ready=ready,
         metrics=metrics,
         samples=list(samples),
+        recounted=await asyncio.to_thread(read_recount, broker, dsn, prefix) if recount else None,
     )
 
 

@@ -40,6 +40,11 @@ SELECT c.relname AS name, t.relname AS of, i.indisunique AS is_unique, i.indisva
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid
 JOIN pg_namespace n ON n.oid = t.relnamespace WHERE n.nspname = 'public'
 """
+#: By the partition of the public stream, which for a record that did not come through ingest is written as -1 - it.
+REPEATS = """
+SELECT greatest(d.ingest_partition, -1 - d.ingest_partition) AS partition, e.session_id
+FROM duplicates d JOIN events e ON e.event_id = d.event_id
+"""
 SYNC_RUNS = "SELECT count(*) AS n, count(*) FILTER (WHERE NOT verified) AS unverified FROM sync_runs"
 _FETCH = 500
 
@@ -65,6 +70,7 @@ async def _read(connection: Any) -> Store:
         rows=await _rows(connection),
         letters=[_letter(row) async for row in connection.cursor(LETTERS, prefetch=_FETCH)],
         duplicates=await connection.fetchval("SELECT count(*) FROM duplicates"),
+        repeats=[(row["partition"], row["session_id"]) async for row in connection.cursor(REPEATS, prefetch=_FETCH)],
         progress={row["partition"]: (row["next_offset"], row["stored"]) for row in progress},
         wrong_sessions=[f"{row['session_id']}: rows {row['n']}, roll-up {row['event_count']}" for row in wrong],
         sync_runs=runs["n"],

@@ -12,7 +12,7 @@ from uuid import UUID
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from chaos.evidence_values import Letter, Log, Offsets, Row
+from chaos.evidence_values import READS, Letter, Log, Offsets, Row
 from chaos.ledger_sum import DIGEST
 
 #: The id stands behind the frame of 5 bytes in every version of the record.
@@ -23,16 +23,16 @@ SILENT_S = 20.0
 
 
 def read_log(broker: str, topics: Mapping[str, str], prefix: str, *, passed: bool = True) -> Log:
-    """`topics` are names by role (ingest, events, dead_letters). `passed`: read the whole public stream, too.
+    """`topics` are names by role: ingest, events, aggregates, dead_letters. `passed`: read all of the public stream.
 
     Blocks. Raises KafkaException or TimeoutError: without the broker there is no verdict.
     """
     log = Log()
     with _Client(broker) as client:
-        for role in ("ingest", "events", "dead_letters"):
+        for role in {*READS.values(), "dead_letters"}:
             log.ends[role] = client.ends(topics[role])
-        for role, topic in (("dedupe", topics["ingest"]), ("persist", topics["events"])):
-            log.committed[role] = client.committed(f"{prefix}-{role}", topic)
+        for role, topic in READS.items():
+            log.committed[role] = client.committed(f"{prefix}-{role}", topics[topic])
         client.each(
             topics["dead_letters"], log.ends["dead_letters"], lambda message: log.letters.append(_letter(message))
         )

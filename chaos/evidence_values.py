@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from chaos.ledger_sum import DIGEST
 
@@ -86,11 +86,13 @@ class Index:
 @dataclass
 class Store:
     """What Postgres holds. `progress`: partition -> (next offset, rows stored ever); `wrong_sessions` name sessions
-    whose roll-up is not what their events give, with both counts."""
+    whose roll-up is not what their events give, with both counts; `repeats` are those that only the primary key found,
+    as (partition, session)."""
 
     rows: Rows = field(default_factory=Rows)
     letters: list[Letter] = field(default_factory=list)
     duplicates: int = 0
+    repeats: list[tuple[int, str]] = field(default_factory=list)
     progress: dict[int, tuple[int, int]] = field(default_factory=dict)
     wrong_sessions: list[str] = field(default_factory=list)
     sync_runs: int = 0
@@ -109,12 +111,24 @@ class Local:
     trouble: str = ""
 
 
+@dataclass
+class Recounted:
+    """What `chronicle aggregates verify --json` ended with: its exit code (0 equal, 1 different, 2 not comparable; -1
+    when it gave no answer), its report ({} when it made none), the end of what it said beside it."""
+
+    code: int
+    report: Mapping[str, Any] = field(default_factory=dict)
+    said: str = ""
+
+
 Offsets = Mapping[int, int]
+#: Role of a consumer group -> role of the topic that it works off.
+READS: Mapping[str, str] = {"dedupe": "ingest", "persist": "events", "aggregate": "events", "history": "aggregates"}
 
 
 @dataclass
 class Log:
-    """The topics: ends by role of topic, commits by role of group (`dedupe` reads ingest, `persist` reads events).
+    """The topics: ends by role of topic, commits by role of group (`READS`).
 
     `letters` are those in the topic of dead letters; `passed` are the ids in `chronicle.events`, one for each record,
     with the offset in place of `events_offset` (empty where the topic was not read).
@@ -141,7 +155,8 @@ class Sample:
 
 @dataclass
 class Evidence:
-    """Everything that was found. `stats` and `ready` are the bodies of these routes; `metrics` line -> value."""
+    """Everything that was found. `stats` and `ready` are the bodies of these routes; `metrics` line -> value.
+    `recounted` is None when nobody asked."""
 
     postgres: Store = field(default_factory=Store)
     sqlite: Local = field(default_factory=Local)
@@ -150,3 +165,4 @@ class Evidence:
     ready: Mapping[str, object] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
+    recounted: Recounted | None = None

@@ -1,4 +1,4 @@
-"""The invariants I1 to I16: pure judgement of a ledger, of what was found, and of what is told about the run."""
+"""The invariants I1 to I17: pure judgement of a ledger, of what was found, and of what is told about the run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from chaos import invariants_counted as counted
 from chaos import invariants_running as running
 from chaos import invariants_stored as stored
 from chaos.evidence_values import Evidence
@@ -73,6 +74,7 @@ def examine(ledger: Summary, evidence: Evidence, context: Context) -> Examinatio
         _state(context),
         _vacuity(counts, context),
         _self_test(context),
+        counted.recount(evidence, context),
     ]
     return Examination(verdicts, counts)
 
@@ -109,12 +111,12 @@ def _by_fault(ledger: Summary, slots: list[int], context: Context) -> dict[str, 
 
 
 def _state(context: Context) -> Verdict:
-    """I14: what is rebuilt equals what lived."""
-    if context.dumps is None:
-        return unjudged("I14", "not judged here: the faults that wipe a state look at it themselves")
-    live, rebuilt = context.dumps
-    names = sorted(name for name in {*live, *rebuilt} if live.get(name) != rebuilt.get(name))
-    return verdict("I14", "rebuilt state is the live one", "entries differ after the rebuild", names)
+    """I14: what is restored is what lived."""
+    if not context.restored:
+        return unjudged("I14", "not judged here: no fault destroyed state")
+    said = [sentence for found in context.restored.values() for sentence in found]
+    names = ", ".join(context.restored)
+    return verdict("I14", f"what {names} destroyed was restored", "state was not restored as it was", said)
 
 
 def _vacuity(counts: Counts, context: Context) -> Verdict:

@@ -21,7 +21,8 @@ class Context:
 
     `foreign_sessions`: faults that send events of their own use sessions with these prefixes. `log_whole`: no fault
     took records out of the topics. `counts_whole`: no fault took the counters of the dedup table away. `resting`:
-    everything is back in Postgres; False while SQLite may still hold some. `flat`: memory must not grow, in a soak.
+    everything is back in Postgres; False while SQLite may still hold some. `restored`: the faults that destroyed state
+    of ours, each with what it then found wrong. `flat`: memory must not grow, in a soak.
     What is None cannot be judged.
     """
 
@@ -36,7 +37,7 @@ class Context:
     kills: int | None = None
     logs: Mapping[str, str | Path] = field(default_factory=dict)
     markers: tuple[str, ...] = (MARKER,)
-    dumps: tuple[Mapping[str, object], Mapping[str, object]] | None = None
+    restored: Mapping[str, Sequence[str]] | None = None
     mid_batch_hits: int | None = None
     self_test: Mapping[str, bool] | None = None
     flat: bool = False

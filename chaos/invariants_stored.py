@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from chaos.evidence_values import Evidence
+from chaos.evidence_values import READS, Evidence
 from chaos.invariants_compare import Comparison, Context
 from chaos.invariants_verdict import Verdict, unjudged, verdict
 from chaos.ledger_sum import Summary, key_of, text_of
@@ -104,7 +104,7 @@ def progress(ledger: Summary, evidence: Evidence, context: Context, found: Compa
 
 def _behind(evidence: Evidence) -> Iterator[str]:
     log, durable = evidence.log, evidence.postgres.progress
-    for role, topic in (("dedupe", "ingest"), ("persist", "events")):
+    for role, topic in READS.items():
         for partition, end in log.ends.get(topic, {}).items():
             at = log.committed.get(role, {}).get(partition, 0)
             if at != end:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import quantiles
+from typing import NamedTuple, TypeVar
 
 from chaos.model import Outcome, Sent
 
@@ -34,10 +36,14 @@ class Cost:
     ack_p99_s: float | None
 
 
-@dataclass
-class _Span:
-    since: float | None = None
-    longest: float = 0.0
+class Refusal(NamedTuple):
+    """When the first refusing answer came (epoch seconds), and for how many seconds nobody was served."""
+
+    at: float
+    seconds: float
+
+
+T = TypeVar("T", Sent, Refusal)
 
 
 @dataclass
@@ -55,31 +61,31 @@ def p99(values: Sequence[float]) -> float | None:
     return quantiles(values, n=100)[98] if len(values) > 1 else values[0]
 
 
-def longest_refusal(lines: Iterable[Sent]) -> float:
-    """The longest time in which producers were told nothing but 5xx and errors; from the first such answer to the next
-    ok of anybody. `lines` in order of `at`."""
-    span = _Span()
+def refusals(lines: Iterable[Sent]) -> list[Refusal]:
+    """Each time in which producers were told nothing but 5xx and errors: from the first such answer (from when its
+    request was sent) to the next ok of anybody. `lines` in order of `at`."""
+    found: list[Refusal] = []
+    first: Sent | None = None
     last = 0.0
     for line in lines:
         last = line.at
         if line.outcome is Outcome.UNKNOWN:
-            span.since = line.at - line.took if span.since is None else span.since
-        elif line.outcome is Outcome.OK and span.since is not None:
-            span.longest, span.since = max(span.longest, line.at - span.since), None
-    if span.since is not None:
-        span.longest = max(span.longest, last - span.since)
-    return span.longest
+            first = first or line
+        elif line.outcome is Outcome.OK and first is not None:
+            found.append(Refusal(first.at, line.at - first.at + first.took))
+            first = None
+    return found if first is None else [*found, Refusal(first.at, last - first.at + first.took)]
 
 
-def cost(lines: Sequence[Sent], resolved: frozenset[str]) -> Cost:
-    """`resolved`: ids that were unknown once and ok later on. `lines` in order of `at`."""
+def cost(lines: Sequence[Sent], resolved: frozenset[str], refused: Iterable[Refusal]) -> Cost:
+    """`resolved`: ids that were unknown once and ok later on. `refused`: those that began in this time."""
     unknown = {line.event_id for line in lines if line.outcome is Outcome.UNKNOWN}
     took = [line.took for line in lines if line.outcome is Outcome.OK]
     return Cost(
         acked=len(took),
         unknown=len(unknown),
         unknown_resolved=len(unknown & resolved),
-        longest_refusal_s=longest_refusal(lines),
+        longest_refusal_s=max((one.seconds for one in refused), default=0.0),
         slowest_s=max((line.took for line in lines), default=0.0),
         ack_p99_s=p99(took),
     )
@@ -90,12 +96,18 @@ def costs(lines: Iterable[Sent], windows: Sequence[Window]) -> Costs:
     ordered = sorted(lines, key=lambda line: line.at)
     unknown = {line.event_id for line in ordered if line.outcome is Outcome.UNKNOWN}
     resolved = frozenset(line.event_id for line in ordered if line.outcome is Outcome.OK and line.event_id in unknown)
-    inside: dict[str, list[Sent]] = {window.fault: [] for window in windows}
-    outside: list[Sent] = []
-    for line in ordered:
-        window = next((window for window in windows if window.start <= line.at <= window.end), None)
-        (outside if window is None else inside[window.fault]).append(line)
-    return Costs({name: cost(part, resolved) for name, part in inside.items()}, cost(outside, resolved))
+    lines_of, refused_of = _sorted(ordered, windows), _sorted(refusals(ordered), windows)
+    found = {fault: cost(lines_of[fault], resolved, refused_of[fault]) for fault in {one.fault for one in windows}}
+    return Costs(found, cost(lines_of[None], resolved, refused_of[None]))
+
+
+def _sorted(things: Iterable[T], windows: Sequence[Window]) -> defaultdict[str | None, list[T]]:
+    """By the fault in whose window they came; None for what came in none."""
+    found: defaultdict[str | None, list[T]] = defaultdict(list)
+    for one in things:
+        window = next((window for window in windows if window.start <= one.at <= window.end), None)
+        found[None if window is None else window.fault].append(one)
+    return found
 
 
 def overruns(fault: str, limits: dict[str, float], found: dict[str, float | None]) -> list[str]:

@@ -156,7 +156,7 @@ class Place(Protocol):
 
     @property
     def topics(self) -> Mapping[str, str]:
-        """Names by role: ingest, events, dead_letters, seen, control."""
+        """Names by role: ingest, events, dead_letters, seen, aggregates, control."""
         ...
 
     def pids(self) -> Mapping[str, list[int]]:
@@ -186,11 +186,17 @@ class Place(Protocol):
         ...
 
     async def lag(self) -> int:
-        """Records not yet worked off in all groups, asked of the broker; -1 when it does not answer."""
+        """Records on their way into a database (dedupe, persist), asked of the broker; -1 when it does not answer.
+
+        What is not counted yet is no part of it: the history waits while Postgres is away, though nothing is lost.
+        """
         ...
 
     async def worked_off(self) -> None:
-        """Return when the spool is empty and all that is in the log now has gone through all groups. Polls for ever."""
+        """Return when the spool is empty and all that is in the log now is stored, counted, and in the history.
+
+        Polls for ever, so only while Postgres is there.
+        """
         ...
 
 
@@ -224,6 +230,8 @@ class Fault(ABC):
     keeps_counts: ClassVar[bool] = True
     #: False when what was readable is away for a while, as after a restore.
     keeps_readable: ClassVar[bool] = True
+    #: True when state is destroyed that Chronicle must restore by itself, and `verify` looks whether it did (I14).
+    loses_state: ClassVar[bool] = False
     expected: ClassVar[Expected] = Expected()
 
     @classmethod

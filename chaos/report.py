@@ -44,12 +44,13 @@ class FaultRow:
 
 @dataclass
 class InvariantRow:
-    """One of I1…I16."""
+    """One of I1…I17. `judged` False: nothing could be said, and `why` says why not; that breaks no run."""
 
     id: str
     ok: bool
     why: str = ""
     examples: Sequence[str] = ()
+    judged: bool = True
 
 
 @dataclass
@@ -69,6 +70,7 @@ class Report:
     seed: int
     date: str
     machine: str
+    commit: str
     versions: Mapping[str, str]
     seconds: float
     acked: int
@@ -100,6 +102,7 @@ class Report:
             "seed": self.seed,
             "date": self.date,
             "machine": self.machine,
+            "commit": self.commit,
             "versions": dict(self.versions),
             "seconds": round(self.seconds, 1),
             "acked": self.acked,
@@ -109,6 +112,7 @@ class Report:
             "vacuous": self.vacuous,
             "faults": [{**asdict(row), "ok": row.ok} for row in self.faults],
             "invariants": {row.id: row.ok for row in self.invariants},
+            "not_judged": {row.id: row.why for row in self.invariants if not row.judged},
             "violations": [asdict(row) for row in self.invariants if not row.ok],
             "seeded_bugs_caught": sum(row.caught for row in self.bugs),
             "seeded_bugs": [asdict(row) for row in self.bugs],
@@ -135,6 +139,7 @@ def show(report: Report, console: Console) -> None:
             console.print(f"[red]broken[/red] {sentence}")
     for verdict in report.invariants:
         mark = "[green]holds[/green]" if verdict.ok else "[red]BROKEN[/red]"
+        mark = mark if verdict.judged else "[yellow]open [/yellow]"
         console.print(f"{verdict.id:<4} {mark} {verdict.why} {' '.join(verdict.examples)}".rstrip())
     for bug in report.bugs:
         mark = f"[green]caught[/green] by {', '.join(bug.by)}" if bug.caught else "[red]NOT CAUGHT[/red]"

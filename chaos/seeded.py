@@ -1,4 +1,6 @@
-"""Six bugs of the kind that loses events, planted into Chronicle from outside: a checker that misses one is no checker.
+"""Seven bugs of the kind that loses events or counts them wrongly, planted into Chronicle from outside.
+
+A checker that misses one is no checker.
 
 Each is a patch of one module, applied the moment that module is imported in a worker process (`chaos.inside`). The
 scenario that must show it is in `chaos.selftest`.
@@ -145,6 +147,11 @@ def _commit_across_a_gap(module: Any) -> None:
     module.PartitionLedger.committable = committable
 
 
+def _count_again(module: Any) -> None:
+    """Every event is taken for new: a batch that comes again counts once more."""
+    module._all_new = lambda *_: True
+
+
 BUGS: Mapping[str, Bug] = {
     bug.name: bug
     for bug in (
@@ -160,6 +167,7 @@ BUGS: Mapping[str, Bug] = {
             _commit_across_a_gap,
             ("I1",),
         ),
+        Bug("count-again", "counts a repeated batch once more", "tables.usage_apply", _count_again, ("I17",)),
     )
 }
 #: Bugs that need a second module changed to become visible.

@@ -43,6 +43,12 @@ async def killed_after_marking(place: RealPlace) -> None:
         await killed_at(place, "dedupe.stored")
 
 
+async def killed_while_counting(place: RealPlace) -> None:
+    """A worker dies between the table and the ack: the batch is counted again."""
+    for _ in range(TIMES):
+        await killed_at(place, "aggregate.stored")
+
+
 async def killed_at(place: RealPlace, point: str, seconds: float = 20.0) -> None:
     """Arm the point and wait until a process has died there."""
     before = place.points.hits(point)
@@ -75,4 +81,5 @@ SCENARIOS: Mapping[str, Scenario] = {
     "spool-without-fsync": tree_killed_while_spooling,
     "mark-before-produce": killed_after_marking,
     "commit-across-a-gap": killed_while_the_sink_hangs,
+    "count-again": killed_while_counting,
 }

@@ -55,8 +55,10 @@ class SchemaStatus(msgspec.Struct, frozen=True):
         return self.current is None or self.current in REVISIONS
 
 
-async def upgrade(dsn: str, *, timeout: float = 60.0) -> list[str]:
+async def upgrade(dsn: str, *, timeout: float = 3600.0) -> list[str]:
     """Apply what is missing; returns the applied revisions. Safe to call from many processes at once.
+
+    `timeout` seconds in all: an index over many events takes its time, and whoever comes second waits for the first.
 
     All of it commits or none. Raises `Unavailable` when the database is away, `Misconfigured` when it is newer than
     this code or the role may not make tables.

@@ -119,6 +119,10 @@ sa.Index("ix_events_session", events.c.session_id, events.c.occurred_at, events.
 sa.Index("ix_events_occurred", events.c.occurred_at, events.c.event_id)
 sa.Index("ix_events_type", events.c.event_type, events.c.occurred_at)
 _TOOL = sa.text("tool_name IS NOT NULL")
+_CALL = sa.text("tool_use_id IS NOT NULL")
+sa.Index(
+    "ix_events_call", events.c.session_id, events.c.tool_use_id, postgresql_where=_CALL, sqlite_where=_CALL
+)  # both ends of a call (connectors.readers.calls_sql)
 sa.Index("ix_events_tool", events.c.tool_name, events.c.occurred_at, postgresql_where=_TOOL, sqlite_where=_TOOL)
 
 #: The roll-up of `connectors.rollup`; the columns named last_… and …_at beside a value are what makes it order-free.
@@ -130,6 +134,8 @@ sessions = sa.Table(
     sa.Column("project", sa.Text, comment="last part of cwd"),
     sa.Column("cwd", sa.Text, comment="of the first event that has one"),
     sa.Column("cwd_at", Micros),
+    sa.Column("machine", sa.Text, comment="of the first event whose metadata names one"),
+    sa.Column("machine_at", Micros),
     sa.Column("git_branch", sa.Text, comment="of the latest session_start that tells one"),
     sa.Column("git_commit", sa.Text),
     sa.Column("git_at", Micros),
@@ -148,6 +154,8 @@ sessions = sa.Table(
     sa.CheckConstraint("status IN ('active', 'completed', 'terminated', 'error')", name="status"),
 )
 sa.Index("ix_sessions_last_event", sessions.c.last_event_at, sessions.c.session_id)
+sa.Index("ix_sessions_machine", sessions.c.machine, sessions.c.last_event_at)
+sa.Index("ix_sessions_project", sessions.c.project, sessions.c.last_event_at)
 
 sink_progress = sa.Table(
     "sink_progress",
@@ -244,6 +252,63 @@ sink_probes = sa.Table(
     sa.Column("worker", sa.Text, primary_key=True),
     sa.Column("at", Micros, nullable=False),
 )
+
+_HISTORY_GRAIN = "grain IN ('hour', 'day')"
+_HISTORY_MARK = [
+    ("generation", "the rebuild that wrote it, epoch seconds; 0 for none"),
+    ("at", "highest offset of chronicle.ingest it counts"),
+    ("foreign_at", "the same in chronicle.events, for records of others"),
+]
+
+
+def _history(name: str, *columns: Any) -> sa.Table:
+    """A table of what one partition counted in an hour or a day; whoever reads adds up over partition and log_id."""
+    return sa.Table(
+        name,
+        metadata,
+        *columns,
+        *(sa.Column(mark, Big, nullable=False, comment=comment) for mark, comment in _HISTORY_MARK),
+        sa.Column("updated_at", Micros, nullable=False),
+        sa.CheckConstraint(_HISTORY_GRAIN, name="grain"),
+    )
+
+
+#: Upserted by `agents.history` from `chronicle.aggregates`. The views `usage_by_hour` and `usage_by_day` (migration
+#: 0005) add the partitions up. In SQLite these tables stay empty.
+usage_history = _history(
+    "usage_history",
+    sa.Column("grain", sa.Text, primary_key=True),
+    sa.Column("dimension", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, primary_key=True, comment="empty for the dimension all"),
+    sa.Column("bucket", Micros, primary_key=True, autoincrement=False, comment="when it begins"),
+    sa.Column("partition", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("log_id", sa.Text, primary_key=True, comment="the broker's id of chronicle.aggregates"),
+    sa.Column("events", Json, nullable=False, comment="type -> count"),
+    sa.Column("event_count", Big, nullable=False),
+    sa.Column("sessions", Big, nullable=False, comment="a session is in one partition"),
+    sa.Column("sessions_at_least", sa.Boolean, nullable=False, comment="there were more"),
+    sa.CheckConstraint("dimension IN ('all', 'project', 'machine', 'agent')", name="dimension"),
+    sa.CheckConstraint("event_count >= 0 AND sessions >= 0", name="counts"),
+)
+sa.Index("ix_usage_history_bucket", usage_history.c.grain, usage_history.c.dimension, usage_history.c.bucket)
+
+#: The same for finished tool calls; the view `tools_by_day` adds the partitions up.
+tool_history = _history(
+    "tool_history",
+    sa.Column("grain", sa.Text, primary_key=True),
+    sa.Column("dimension", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, primary_key=True, comment="empty for the dimension all"),
+    sa.Column("tool", sa.Text, primary_key=True),
+    sa.Column("bucket", Micros, primary_key=True, autoincrement=False, comment="when it begins"),
+    sa.Column("partition", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("log_id", sa.Text, primary_key=True, comment="the broker's id of chronicle.aggregates"),
+    sa.Column("calls", Big, nullable=False),
+    sa.Column("failures", Big, nullable=False),
+    sa.Column("durations", Json, nullable=False, comment="histogram: bucket -> count (docs/topics.md)"),
+    sa.CheckConstraint("dimension IN ('all', 'project')", name="dimension"),
+    sa.CheckConstraint("failures >= 0 AND failures <= calls", name="counts"),
+)
+sa.Index("ix_tool_history_bucket", tool_history.c.grain, tool_history.c.dimension, tool_history.c.bucket)
 
 #: What SQLite holds for Postgres: everything it took, repeats included; Postgres judges them when they come home.
 outbox = sa.Table(

@@ -87,6 +87,7 @@ SELECT {_NAMES}, now() FROM unnest({_ARRAYS}) AS t ({_NAMES}) ORDER BY session_i
 ON CONFLICT (session_id) DO UPDATE SET
     {_choose(_earlier("first_event_at", "source"), "source")},
     {_choose(_earlier("cwd_at", "cwd"), "cwd", "cwd_at", "project")},
+    {_choose(_earlier("machine_at", "machine"), "machine", "machine_at")},
     {_choose(_later("git_at", "git_branch", "git_commit"), "git_branch", "git_commit", "git_at")},
     {_choose(_later("last_end_at", "last_end_status"), "last_end_status")},
     {

@@ -13,12 +13,12 @@ from uuid import UUID
 import msgspec
 
 from schemas.event import DeadLetter, HookEvent, LoggedEvent, Position
-from schemas.query import EventFilter, Page, Resolution, SessionFilter, Witnesses
+from schemas.query import CallFilter, EventFilter, Page, Resolution, SessionFilter, Witnesses
 
 # --- the log ---------------------------------------------------------------------------------------------------------
 
 
-class Record(msgspec.Struct, frozen=True):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """One record to produce. `partition` -1 lets the key decide; `timestamp_ms` 0 means now."""
 
     key: bytes | None
@@ -312,7 +312,9 @@ class Reader(Protocol):
 
     async def sessions(self, filter: SessionFilter) -> Page: ...
 
-    async def session(self, session_id: str) -> dict[str, Any] | None: ...
+    async def session(self, session_id: str, *, idle_before: int | None = None) -> dict[str, Any] | None: ...
+
+    async def calls(self, filter: CallFilter) -> Page: ...  # each with both its ends, as far as they have come
 
     async def ledger(self) -> Mapping[str, int]:
         """stored, duplicates, rejected (conflicts), dead, dead_open, conflicts_open, unsynced, earlier (lost logs)."""

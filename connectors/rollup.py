@@ -16,7 +16,8 @@ from typing import Any, Final
 
 import msgspec
 
-from schemas.event import LoggedEvent, Position
+from schemas.event import HookEvent, LoggedEvent, Position
+from schemas.facts import machine_of, project_of
 
 START: Final = "session_start"
 END: Final = "session_end"
@@ -45,6 +46,8 @@ SESSION_TYPES: Final[dict[str, str]] = {
     "project": "text",
     "cwd": "text",
     "cwd_at": "timestamptz",
+    "machine": "text",
+    "machine_at": "timestamptz",
     "git_branch": "text",
     "git_commit": "text",
     "git_at": "timestamptz",
@@ -73,6 +76,8 @@ class Delta(msgspec.Struct, kw_only=True):
     event_count: int = 1
     cwd: str | None = None
     cwd_at: int | None = None
+    machine: str | None = None
+    machine_at: int | None = None
     git_branch: str | None = None
     git_commit: str | None = None
     git_at: int | None = None
@@ -106,6 +111,8 @@ def session_row(delta: Delta) -> tuple[Any, ...]:
         delta.project,
         delta.cwd,
         delta.cwd_at,
+        delta.machine,
+        delta.machine_at,
         delta.git_branch,
         delta.git_commit,
         delta.git_at,
@@ -137,11 +144,6 @@ _start_facts = msgspec.json.Decoder(_StartFacts)
 _end_facts = msgspec.json.Decoder(_EndFacts)
 
 
-def project_of(cwd: str | None) -> str | None:
-    """`/home/ann/shop/` -> `shop`; also of a Windows path."""
-    return (cwd or "").replace("\\", "/").rstrip("/").rpartition("/")[2] or None
-
-
 def fold(events: Iterable[LoggedEvent]) -> list[Delta]:
     """One delta for each session in these events, sorted by session id (so that writers lock rows in one order)."""
     deltas: dict[str, Delta] = {}
@@ -159,6 +161,7 @@ def merge(old: Delta, new: Delta) -> Delta:
     """Both together; what the upserts of the two databases say in SQL."""
     first = min((old.first_event_at, old.source), (new.first_event_at, new.source))
     cwd_at, cwd = min(_cwd(old), _cwd(new))
+    machine_at, machine = min(_machine(old), _machine(new))
     git_at, branch, commit = max(_git(old), _git(new))
     end_at, end_status = max(_end(old), _end(new))
     return Delta(
@@ -170,6 +173,8 @@ def merge(old: Delta, new: Delta) -> Delta:
         event_count=old.event_count + new.event_count,
         cwd=cwd or None,
         cwd_at=int(cwd_at) if cwd else None,
+        machine=machine or None,
+        machine_at=int(machine_at) if machine else None,
         git_branch=branch or None,
         git_commit=commit or None,
         git_at=git_at if git_at > _NEVER else None,
@@ -182,6 +187,10 @@ def merge(old: Delta, new: Delta) -> Delta:
 
 def _cwd(delta: Delta) -> tuple[float, str]:
     return (float("inf") if delta.cwd_at is None else delta.cwd_at, delta.cwd or "")
+
+
+def _machine(delta: Delta) -> tuple[float, str]:
+    return (float("inf") if delta.machine_at is None else delta.machine_at, delta.machine or "")
 
 
 def _git(delta: Delta) -> tuple[int, str, str]:
@@ -216,6 +225,7 @@ def _first(logged: LoggedEvent) -> Delta:
         cwd_at=at if event.cwd else None,
         last_active_at=None if event.event_type in CLOSING else at,
     )
+    _machine_told(delta, logged.event)
     _mark(delta, logged)
     return delta
 
@@ -231,7 +241,14 @@ def _add(delta: Delta, logged: LoggedEvent) -> None:
         delta.cwd, delta.cwd_at = event.cwd, at
     if event.event_type not in CLOSING:
         delta.last_active_at = _most(delta.last_active_at, at)
+    _machine_told(delta, event)
     _mark(delta, logged)
+
+
+def _machine_told(delta: Delta, event: HookEvent) -> None:
+    machine, at = machine_of(event), event.occurred_at
+    if machine and (delta.machine_at is None or (at, machine) < (delta.machine_at, delta.machine or "")):
+        delta.machine, delta.machine_at = machine, at
 
 
 def _mark(delta: Delta, logged: LoggedEvent) -> None:

@@ -17,7 +17,7 @@ import msgspec
 
 from connectors.ports import Span
 from schemas.event import DeadLetter, Flag, LoggedEvent, Position
-from schemas.jsontext import jsonb_text
+from schemas.jsontext import jsonb_text, last_keys
 
 #: Columns of `events` that a sink writes, with their Postgres types; `stored_at` is the database's.
 EVENT_TYPES: Final[dict[str, str]] = {
@@ -74,8 +74,7 @@ def event_row(logged: LoggedEvent) -> tuple[Any, ...]:
     payload, metadata, raw = event.payload, event.metadata, None
     if flags & _KEEP_RAW:
         raw = payload
-        if flags & _SANITIZED:
-            payload, metadata = jsonb_text(payload), jsonb_text(metadata)
+        payload, metadata = _for_column(payload, flags), _for_column(metadata, flags)
     return (
         event.event_id,
         event.session_id,
@@ -101,6 +100,11 @@ def event_row(logged: LoggedEvent) -> tuple[Any, ...]:
         logged.ingest.offset,
         logged.events.offset,
     )
+
+
+def _for_column(text: str, flags: int) -> str:
+    """As jsonb would keep it, also for a column that keeps the text: SQLite finds the first of two equal keys."""
+    return last_keys(jsonb_text(text) if flags & _SANITIZED else text)
 
 
 def letter_row(letter: DeadLetter) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ import msgspec
 from schemas import jsonscan
 from schemas.errors import Refused
 from schemas.event import Flag, HookEvent, IdOrigin
+from schemas.facts import MACHINE, MACHINE_KEYS
 from schemas.jsontext import Checked, check, dump, escape_pointer, not_json, plain_text, too_deep
 from schemas.native import Arrival, Redact, build, event_type_of, session_id_of
 from schemas.times import is_odd, micros_of
@@ -256,16 +257,18 @@ def _refuse_size(payload: str, metadata: str, limit: int) -> None:
 
 
 def _metadata(raw: bytes, arrival: Arrival) -> tuple[Checked, int]:
-    if len(raw) <= _SMALL:
-        return _small_metadata(raw, arrival.redact)
-    return _judged_metadata(raw, arrival.redact)
+    judge = _small_metadata if len(raw) <= _SMALL else _judged_metadata
+    return judge(raw, arrival.redact, arrival.machine)
 
 
-def _judged_metadata(raw: bytes, redact: Redact | None) -> tuple[Checked, int]:
+def _judged_metadata(raw: bytes, redact: Redact | None, machine: str | None) -> tuple[Checked, int]:
     if raw == b"null":
         raw = b"{}"
     checked, flags = _checked(raw, "/metadata", redact)
     _judge_metadata(checked.value)
+    if machine is not None and MACHINE_KEYS.isdisjoint(checked.value):
+        checked, more = _checked(dump({MACHINE: machine, **checked.value}), "/metadata", redact)
+        flags |= more
     return checked, flags
 
 

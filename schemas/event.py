@@ -25,7 +25,7 @@ class Flag(IntFlag):
     DUPLICATE_KEYS = 8
 
 
-class HookEvent(msgspec.Struct, frozen=True, kw_only=True):
+class HookEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One hook event as it is carried and stored.
 
     Times are microseconds since the epoch, UTC. `payload` and `metadata` are JSON texts (objects), valid UTF-8, with
@@ -60,7 +60,7 @@ class Position(msgspec.Struct, frozen=True, order=True):
     offset: int
 
 
-class LoggedEvent(msgspec.Struct, frozen=True, kw_only=True):
+class LoggedEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An event read from `chronicle.events`, with both of its places and the record it came from.
 
     `ingest` is its place in `chronicle.ingest`, `events` in `chronicle.events`; `value` is the framed Avro record.

@@ -37,6 +37,9 @@ METRICS: Final[tuple[MetricSpec, ...]] = (
     MetricSpec("chronicle_dedupe_duplicates_total", "counter", "Records dropped as duplicates."),
     MetricSpec("chronicle_dedupe_replays_total", "counter", "Records seen again at their own position, passed on."),
     MetricSpec("chronicle_dedupe_marked_total", "counter", "Events marked as suspected duplicates."),
+    MetricSpec("chronicle_aggregate_events_total", "counter", "Events read into the aggregate tables, repeats too."),
+    MetricSpec("chronicle_history_rows_total", "counter", "Rows sent to the history tables.", ("result",)),
+    MetricSpec("chronicle_history_passed_over_total", "counter", "Values that the history does not have.", ("cause",)),
     MetricSpec("chronicle_dead_letters_total", "counter", "Records set aside.", ("stage", "cause")),
     # persist
     MetricSpec("chronicle_batch_events", "histogram", "Events in a batch.", ("reason",), ITEMS),
@@ -53,7 +56,12 @@ METRICS: Final[tuple[MetricSpec, ...]] = (
     # conflicts
     MetricSpec("chronicle_conflicts_open", "gauge", "Events that claim the id of another and wait for a decision."),
     MetricSpec("chronicle_conflicts_resolved_total", "counter", "Conflicts that were decided.", ("strategy",)),
-    # the log
+    # reading back
+    MetricSpec("chronicle_reader_queries", "gauge", "Questions to Postgres that run, or wait for a connection."),
+    MetricSpec("chronicle_live_clients", "gauge", "Connections that watch the live stream.", ("transport",)),
+    MetricSpec("chronicle_live_missed_total", "counter", "Events that a client was too slow for, and was told of."),
+    # the log, and whether it all works
+    MetricSpec("chronicle_ready_check", "gauge", "1 while a check of /ready holds, 0 while not.", ("check",)),
     MetricSpec("chronicle_lag", "gauge", "Records a role has not yet worked off.", ("role", "partition")),
     MetricSpec("chronicle_commit_failures_total", "counter", "Offset commits that failed and were kept.", ("role",)),
     MetricSpec("chronicle_ledger", "gauge", "The loss ledger.", ("part",)),

@@ -12,8 +12,9 @@ import msgspec
 
 from schemas.errors import Refused
 from schemas.event import Flag, HookEvent, IdOrigin
+from schemas.facts import MACHINE
 from schemas.identity import fingerprint, natural_id
-from schemas.jsontext import check, plain_text
+from schemas.jsontext import check, dump, plain_text
 from schemas.truncate import shorten
 
 #: Native names that the first Chronicle already had words for. All others become snake case.
@@ -42,7 +43,8 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     """What the server knows of a request beside its body.
 
     `received_at` is microseconds since the epoch. `event_id` and `occurred_at` are what our own client stamped in
-    headers (one event a request). `redact` returns the very same bytes when there is nothing to blank.
+    headers (one event a request); `machine` is the name of the sender's machine, from a header as well. `redact`
+    returns the very same bytes when there is nothing to blank.
     """
 
     received_at: int
@@ -51,6 +53,7 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     redact: Redact | None = None
     event_id: UUID | None = None
     occurred_at: int | None = None
+    machine: str | None = None
     max_event_bytes: int = 900 * 1024
 
 
@@ -108,6 +111,7 @@ def from_native(raw: bytes, arrival: Arrival) -> HookEvent:
         id_origin=origin,
         occurred_at=arrival.received_at if arrival.occurred_at is None else arrival.occurred_at,
         arrival=arrival,
+        metadata="{}" if arrival.machine is None else dump({MACHINE: arrival.machine}).decode(),
     )
 
 

@@ -9,36 +9,21 @@ column family a bucket: a bucket expires by dropping its family, at no cost for 
 
 from __future__ import annotations
 
-import shutil
 import struct
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import structlog
-from rocksdict import (
-    BlockBasedOptions,
-    Cache,
-    ColumnFamily,
-    DbClosedError,
-    DBCompactionStyle,
-    DBCompressionType,
-    Options,
-    Rdict,
-    WriteBatch,
-)
+from rocksdict import Cache, ColumnFamily, Rdict, WriteBatch
 
-from schemas.errors import Unavailable
+from tables.rocks import BLOCK_CACHE_BYTES, Closed, guard, options
 from tables.seen import SUSPECT_MS, Head
 from tables.seen_codec import Remembered, Undecodable, bucket_of, unpack
 
-#: RocksDB's defaults take 2 GiB of cache and 192 MiB of buffers a database; a worker has one database a partition.
-BLOCK_CACHE_BYTES = 8 << 20
-WRITE_BUFFER_BYTES = 4 << 20
-MAX_OPEN_FILES = 128
 #: Ids in one write batch while restoring: bounds memory and the time the loop is not served.
 BATCH_IDS = 10_000
 
@@ -47,20 +32,7 @@ _RECENT_LIMIT = 4096
 _STATE = struct.Struct(">9qq")
 _FRESH = struct.Struct(">8sq16s")
 
-T = TypeVar("T")
 _logger = structlog.get_logger("chronicle.seen")
-
-
-class Corrupt(Exception):
-    """The database cannot be opened or read: set it aside (`quarantine`) and restore from the changelog."""
-
-
-class Locked(Exception):
-    """Another process has the database open."""
-
-
-class Closed(Exception):
-    """The store was closed: the partition belongs to somebody else now."""
 
 
 class PartitionStore:
@@ -93,7 +65,7 @@ class PartitionStore:
         """Open or create. Raises `Corrupt` or `Locked`."""
         cache = cache or Cache(BLOCK_CACHE_BYTES)
         path.parent.mkdir(parents=True, exist_ok=True)
-        return _guard(lambda: cls(path, *_open(path, cache), cache))
+        return guard(lambda: cls(path, *_open(path, cache), cache))
 
     @property
     def head(self) -> Head:
@@ -114,7 +86,7 @@ class PartitionStore:
         for bucket in reversed(self._buckets):
             if not wanted:
                 break
-            values = _guard(partial(self._families[bucket].get, [ids[index] for index in wanted]))
+            values = guard(partial(self._families[bucket].get, [ids[index] for index in wanted]))
             for index, value in zip(wanted, values or (), strict=True):
                 found[index] = value
             if any(value is not None for value in found):
@@ -150,7 +122,7 @@ class PartitionStore:
     def expired_keys(self, limit: int) -> list[bytes]:
         """Changelog keys whose bucket is gone, at most `limit`: they want a tombstone."""
         self._check_open()
-        return _guard(partial(self._expired_keys, limit))
+        return guard(partial(self._expired_keys, limit))
 
     def dump(self) -> dict[str, Any]:
         """Everything remembered, for comparing two stores: head, ids, recent, changelog keys."""
@@ -160,10 +132,10 @@ class PartitionStore:
             "ids": {
                 (bucket, key): value
                 for bucket in self._buckets
-                for key, value in cast("list[Any]", _guard(partial(list, self._families[bucket].items())))
+                for key, value in cast("list[Any]", guard(partial(list, self._families[bucket].items())))
             },
             "recent": {key: seen for key, seen in self._recent.items() if seen[0] >= horizon},
-            "keys": _guard(self._changelog_keys),
+            "keys": guard(self._changelog_keys),
         }
 
     def close(self) -> None:
@@ -250,18 +222,18 @@ class PartitionStore:
         if self.persisted is None:
             return
         batch.put(_HEAD, _STATE.pack(*self._head, self.persisted))
-        _guard(lambda: self._db.write(batch))
-        _guard(lambda: self._drop_below(self._head.floor))
+        guard(lambda: self._db.write(batch))
+        guard(lambda: self._drop_below(self._head.floor))
 
     def _handle(self, bucket: int) -> ColumnFamily:
         handle = self._handles.get(bucket)
         if handle is None:
-            _guard(lambda: self._create(bucket))
+            guard(lambda: self._create(bucket))
             handle = self._handles[bucket]
         return handle
 
     def _create(self, bucket: int) -> None:
-        self._families[bucket] = self._db.create_column_family(_family(bucket), _options(self._cache))
+        self._families[bucket] = self._db.create_column_family(_family(bucket), options(self._cache))
         self._handles[bucket] = self._db.get_column_family_handle(_family(bucket))
         self._buckets = sorted(self._families)
 
@@ -289,64 +261,13 @@ class PartitionStore:
         return takewhile(lambda key: key.startswith(prefix), keys)
 
 
-def quarantine(path: Path) -> Path | None:
-    """Set a partition's directory aside as `NAME.corrupt` (one is kept) and return where it is, None if it was gone."""
-    aside = path.with_name(path.name + ".corrupt")
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
-        return path.rename(aside)
-    except FileNotFoundError:
-        return None
-
-
 def _open(path: Path, cache: Cache) -> tuple[Rdict, dict[int, Rdict]]:
-    options = _options(cache)
-    names = Rdict.list_cf(str(path), options) if (path / "CURRENT").exists() else []
+    chosen = options(cache)
+    names = Rdict.list_cf(str(path), chosen) if (path / "CURRENT").exists() else []
     buckets = [int(name[1:]) for name in names if name.startswith("b")]
-    db = Rdict(str(path), options, {_family(bucket): _options(cache) for bucket in buckets})
+    db = Rdict(str(path), chosen, {_family(bucket): options(cache) for bucket in buckets})
     return db, {bucket: db.get_column_family(_family(bucket)) for bucket in buckets}
 
 
 def _family(bucket: int) -> str:
     return f"b{bucket:010d}"
-
-
-def _options(cache: Cache) -> Options:
-    options = Options(raw_mode=True)
-    options.create_if_missing(True)
-    options.set_max_open_files(MAX_OPEN_FILES)
-    options.set_write_buffer_size(WRITE_BUFFER_BYTES)
-    options.set_max_write_buffer_number(2)
-    options.set_compaction_style(DBCompactionStyle.universal())  # half the rewriting; ids do not compress either
-    options.set_compression_type(DBCompressionType.none())
-    options.set_keep_log_file_num(2)
-    options.set_max_total_wal_size(4 * WRITE_BUFFER_BYTES)
-    # Nearly every look-up is a miss: Bloom filters, before the memtable too, answer it without a search.
-    options.set_memtable_prefix_bloom_ratio(0.1)
-    options.set_memtable_whole_key_filtering(True)
-    table = BlockBasedOptions()
-    table.set_block_cache(cache)
-    table.set_bloom_filter(12, False)
-    table.set_format_version(5)
-    options.set_block_based_table_factory(table)
-    return options
-
-
-_OUTAGES = ("no space left", "disk quota", "read-only file system", "permission denied", "too many open files")
-
-
-def _guard(call: Callable[[], T]) -> T:
-    """Errors of RocksDB by their consequence; it has no classes, only texts."""
-    try:
-        return call()
-    except (Corrupt, Locked, Unavailable):
-        raise
-    except DbClosedError as error:
-        raise Closed(str(error)) from error
-    except Exception as error:
-        text = str(error).lower()
-        if "lock" in text and ("hold by" in text or "while lock file" in text or "lock file" in text):
-            raise Locked(str(error)) from error
-        if any(outage in text for outage in _OUTAGES):
-            raise Unavailable("seen store", str(error)) from error
-        raise Corrupt(str(error)) from error

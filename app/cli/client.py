@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.error import HTTPError, URLError
@@ -16,6 +17,8 @@ from app.settings import ServerSettings, Settings, is_loopback
 from schemas.errors import Misconfigured
 
 TIMEOUT_S = 15.0
+#: A live stream tells its place every 15 s: after so many seconds of silence the connection counts as lost.
+SILENT_S = 45.0
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -80,25 +83,44 @@ class Api:
         given = {name: value for name, value in query.items() if value is not None}
         return self._call(Request(self._url + path + (f"?{urlencode(given)}" if given else "")))
 
+    def lines(self, path: str, **query: str | None) -> Iterator[str]:
+        """The lines of an answer without end, as they come. Raises `OSError` when the connection is lost on the way."""
+        given = {name: value for name, value in query.items() if value is not None}
+        with self._open(Request(self._url + path + (f"?{urlencode(given)}" if given else "")), SILENT_S) as answer:
+            try:
+                for line in answer:
+                    yield line.decode("utf-8", "replace").rstrip("\r\n")
+            except HTTPException as error:  # cut in the middle of a piece
+                raise OSError(str(error)) from error
+
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """The JSON answer to a JSON body."""
         headers = {"Content-Type": "application/json"}
         return self._call(Request(self._url + path, data=json.dumps(body).encode(), headers=headers, method="POST"))
 
     def _call(self, request: Request) -> Any:
-        try:
-            with self._opener.open(request, timeout=TIMEOUT_S) as answer:
+        with self._open(request, TIMEOUT_S) as answer:
+            try:
                 return json.load(answer)
+            except ValueError as error:
+                raise click.ClickException(f"What answers at {self._url} is no Chronicle.") from error
+            except OSError as error:
+                raise self._away(error) from error
+
+    def _open(self, request: Request, timeout: float) -> Any:
+        try:
+            return self._opener.open(request, timeout=timeout)
         except HTTPError as error:
             raise click.ClickException(_words(error)) from error
         except (URLError, OSError) as error:
-            reason = getattr(error, "reason", error)
-            said = f", the address from {self._said_by}" if self._said_by else ""
-            raise click.ClickException(
-                f"No Chronicle answers at {self._url}{said} ({reason}). Start it with `chronicle up`, or give --url."
-            ) from error
-        except ValueError as error:
-            raise click.ClickException(f"What answers at {self._url} is no Chronicle.") from error
+            raise self._away(error) from error
+
+    def _away(self, error: Exception) -> click.ClickException:
+        reason = getattr(error, "reason", error)
+        said = f", the address from {self._said_by}" if self._said_by else ""
+        return click.ClickException(
+            f"No Chronicle answers at {self._url}{said} ({reason}). Start it with `chronicle up`, or give --url."
+        )
 
 
 def _words(error: HTTPError) -> str:
@@ -126,4 +148,4 @@ def json_option(command: F) -> F:
 
 def dump(value: Any) -> None:
     """JSON on standard output."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    click.echo(json.dumps(value, indent=2))

@@ -147,5 +147,11 @@ async def _show(http: aiohttp.ClientSession, url: str, sessions: Any, *, accepte
         )
     console.print(table)
     console.print(f"[bold]accepted {accepted} · in the database {stored}[/bold]")
-    for name, path in (("API", "/docs"), ("events", "/events"), ("ledger", "/stats"), ("ready", "/ready")):
+    for name, path in (
+        ("page", "/dashboard/"),
+        ("API", "/docs"),
+        ("events", "/events"),
+        ("ledger", "/stats"),
+        ("ready", "/ready"),
+    ):
         console.print(f"  {name:<8}{url}{path}")

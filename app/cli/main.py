@@ -23,8 +23,13 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "topics": ("app.cli.topics:topics", "Make the topics."),
     "dlq": ("app.cli.dlq:dlq", "List, show and replay dead letters."),
     "audit": ("app.cli.audit:audit", "Does everything that was accepted add up?"),
+    "aggregates": ("app.cli.aggregates:aggregates", "Are the aggregate tables right? If not, make them anew."),
     "sync": ("app.cli.sync:sync", "Sync-back, and events that claim one id."),
     "drill": ("app.cli.drill:drill", "Break something on purpose, lose nothing."),
+    "tail": ("app.cli.watch:tail", "Show events as they flow."),
+    "sessions": ("app.cli.watch:sessions", "List sessions, latest activity first."),
+    "search": ("app.cli.watch:search", "Find words in prompts, errors and notifications."),
+    "tools": ("app.cli.watch:tools", "How often tools are called, fail, and how long they take."),
     "trace": ("app.cli.trace:trace", "Show every hop of one event."),
 }
 

@@ -33,7 +33,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--broker", help="Use this Kafka (host:port) instead of starting one.")
 @click.option("--database", help="Use this Postgres (postgresql://…) instead of starting one.")
-@click.option("--stream-workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Stream processes.")
+@click.option(
+    "--stream-workers",
+    type=click.IntRange(0, 64),
+    default=1,
+    show_default=True,
+    help="Stream processes; 0 for maintenance: events are taken in and wait.",
+)
 @click.option("--ready-file", type=_FILE, help="Write where everything is to this file once all is ready.")
 @click.option("--kafka-home", type=_DIR, envvar="KAFKA_HOME", help="Run this Kafka distribution, not the pinned jars.")
 @click.option("--config", "file", type=_FILE, help="YAML or JSON file with settings.")

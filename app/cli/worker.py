@@ -14,6 +14,7 @@ import rich_click as click
 import structlog
 
 from app import telemetry
+from app.memory import collect_rarely, few_arenas
 from app.settings import Settings
 from schemas import points
 from schemas.errors import Misconfigured
@@ -32,7 +33,7 @@ SWEEP_S = 0.3
 
 
 @click.command()
-@click.option("--roles", help="Comma separated: ingest, api, dedupe, persist (default: all).")
+@click.option("--roles", help="Comma separated: ingest, api, dedupe, persist, aggregate, history (default: all).")
 @click.option("--name", help="Stable name of this worker, unique in the installation.")
 @click.option("--host", help="Address to bind.")
 @click.option(
@@ -41,6 +42,7 @@ SWEEP_S = 0.3
 @click.option("--config", "file", type=click.Path(path_type=Path, dir_okay=False), help="YAML or JSON file.")
 def worker(roles: str | None, name: str | None, host: str | None, port: int | None, file: Path | None) -> None:
     """Run one worker process."""
+    few_arenas()
     flags: dict[str, dict[str, Any]] = {
         "worker": {"roles": roles, "name": name},
         "server": {"host": host, "port": port},
@@ -82,6 +84,7 @@ def _run(settings: Settings) -> int:
 
     async def main() -> int:
         process = build(settings).process
+        collect_rarely()
         leaving = asyncio.create_task(_leave(process))
         try:
             return await process.run()
@@ -89,7 +92,8 @@ def _run(settings: Settings) -> int:
             if not leaving.done():
                 leaving.cancel()
 
-    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # the loops that Faust makes for its threads are of it, too
+    loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
         return loop.run_until_complete(main())

@@ -40,6 +40,10 @@ USUAL_PORT = 8000  # where hooks look unless told otherwise
 Prepare = Callable[[str, str], Awaitable[None]]
 
 
+#: What a stream worker does.
+STREAM_ROLES = "dedupe,persist,aggregate,history"
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What `up` was asked for. `port` None means the one of last time, else 8000, else a free one.
 
@@ -209,11 +213,12 @@ class Stack:
         programs = [self._worker("ingest", "ingest,api", self.plan.host, self._port, shared)]
         for name in self._stream_names:
             loopback = {**shared, "CHRONICLE_SERVER__HOST": "127.0.0.1"}  # its port is for probes alone
-            programs.append(self._worker(name, "dedupe,persist", "127.0.0.1", self._ports.choose(name), loopback))
+            programs.append(self._worker(name, STREAM_ROLES, "127.0.0.1", self._ports.choose(name), loopback))
         for program in programs:
             self._children[program.name] = self._supervisor.start(program)
         await asyncio.gather(*(self._children[p.name].wait_ready(self.plan.start_timeout) for p in programs))
-        await self._wait_ready()
+        if self._stream_names:  # without them nothing is ready, and shall not be
+            await self._wait_ready()
 
     def _worker(self, name: str, roles: str, host: str, port: int, shared: Mapping[str, str]) -> Program:
         own = {
@@ -320,6 +325,7 @@ def _reasons(answer: Any) -> str:
 def _welcome(ready: Ready, seconds: float) -> str:
     rows = {
         "events": f"POST {ready.url}/events   (hooks: {ready.url}/hooks/claude-code)",
+        "page": f"{ready.url}/dashboard/",
         "API": f"{ready.url}/docs",
         "ledger": f"{ready.url}/stats",
         "Kafka": ready.broker,

@@ -1,8 +1,12 @@
-"""/openapi.json and the page at /docs: Swagger UI from an installed package, no CDN, no inline script, a strict CSP."""
+"""/openapi.json, /asyncapi.json and the page at /docs.
+
+The page is Swagger UI from an installed package: no CDN, no inline script, a strict CSP.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -58,17 +62,17 @@ def assets_folder() -> Path:
 
 
 class DocsViews:
-    """The handlers. `document` gives the encoded OpenAPI document: it is made once all routes are known."""
+    """The handlers. Both documents come encoded; each is made once, at the first request: all routes are known then."""
 
-    def __init__(self, document: Callable[[], bytes], assets: Path) -> None:
-        self._document = document
+    def __init__(self, document: Callable[[], bytes], topics: Callable[[], bytes], assets: Path) -> None:
+        self._document, self._topics = cache(document), cache(topics)
         self._assets = assets
-        self._encoded: bytes | None = None
 
     async def openapi(self, request: Request) -> StreamResponse:
-        if self._encoded is None:
-            self._encoded = self._document()
-        return Response(body=self._encoded, content_type="application/json", headers={"Cache-Control": "no-cache"})
+        return _json(self._document())
+
+    async def asyncapi(self, request: Request) -> StreamResponse:
+        return _json(self._topics())
 
     async def page(self, request: Request) -> StreamResponse:
         return Response(text=PAGE, content_type="text/html", headers=_GUARD)
@@ -83,9 +87,13 @@ class DocsViews:
         return FileResponse(self._assets / ASSETS[name], headers=headers)
 
 
-def routes(document: Callable[[], bytes], assets: Path) -> list[Route]:
-    """`document` is called at the first request, so it may tell these routes too."""
-    views = DocsViews(document, assets)
+def _json(document: bytes) -> Response:
+    return Response(body=document, content_type="application/json", headers={"Cache-Control": "no-cache"})
+
+
+def routes(document: Callable[[], bytes], topics: Callable[[], bytes], assets: Path) -> list[Route]:
+    """`document` is called at the first request, so it may tell these routes too; `topics` is the AsyncAPI document."""
+    views = DocsViews(document, topics, assets)
     name = Param(name="name", where="path", required=True, doc="A file of the page.")
     return [
         Route(
@@ -93,6 +101,14 @@ def routes(document: Callable[[], bytes], assets: Path) -> list[Route]:
             path="/openapi.json",
             handler=views.openapi,
             summary="This API as an OpenAPI 3.1 document",
+            tag="docs",
+            responses={200: ("The document.", {"type": "object"})},
+        ),
+        Route(
+            method="GET",
+            path="/asyncapi.json",
+            handler=views.asyncapi,
+            summary="The public topics and the live feed as an AsyncAPI 3.0 document",
             tag="docs",
             responses={200: ("The document.", {"type": "object"})},
         ),

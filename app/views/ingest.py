@@ -22,23 +22,26 @@ from schemas.clock import Clock
 from schemas.envelope import Defaults, Envelope, IngestLimits, Item, Rejection, event_of, split
 from schemas.errors import Refused
 from schemas.event import Flag, HookEvent
+from schemas.jsontext import plain_text
 from schemas.metrics import Metrics
-from schemas.native import Arrival, Redact, from_native
+from schemas.native import MAX_COLUMN, Arrival, Redact, from_native
 from schemas.times import micros_of_header
 
 EVENT_ID: Final = "Chronicle-Event-Id"
 OCCURRED_AT: Final = "Chronicle-Occurred-At"
 SOURCE: Final = "Chronicle-Source"
+MACHINE: Final = "Chronicle-Machine"
 _SOURCE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 #: From this size on a body is judged in a thread: the loop that serves the others must not wait for it.
 _THREAD_FROM: Final = 256 * 1024
+_REDACTED: Final = Flag.REDACTED.value
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     """The receipt. `event_ids` are of the accepted events, in the order sent; `durability` is where they are safe."""
 
     accepted: int
-    event_ids: list[str]
+    event_ids: list[UUID]
     rejected: list[Rejection]
     durability: Literal["log", "spool"]
     session_id: str | msgspec.UnsetType = msgspec.UNSET
@@ -179,13 +182,14 @@ class Door:
             redact=self._redact,
             event_id=_stamped_id(request),
             occurred_at=_stamped_time(request),
+            machine=plain_text(request.headers.get(MACHINE, "").strip())[:MAX_COLUMN] or None,
             max_event_bytes=self._limits.max_event_bytes,
         )
 
     async def _take(self, events: Sequence[HookEvent], records: Sequence[Record]) -> Literal["log", "spool"]:
         durable = await self._intake.take(records)
         self._metrics.inc("chronicle_ingest_accepted_total", len(events), durability=durable.durability)
-        redacted = sum(1 for event in events if event.flags & Flag.REDACTED)
+        redacted = sum(1 for event in events if event.flags & _REDACTED)
         if redacted:
             self._metrics.inc("chronicle_ingest_redacted_total", redacted)
         return durable.durability
@@ -194,7 +198,7 @@ class Door:
         durability = await self._take(judged.events, judged.records)
         receipt = Accepted(
             accepted=len(judged.events),
-            event_ids=[str(event.event_id) for event in judged.events],
+            event_ids=[event.event_id for event in judged.events],
             rejected=_rejections(judged.faults),
             durability=durability,
             session_id=session_id,
@@ -285,6 +289,7 @@ _HEADERS: Final = (
     Param(name=EVENT_ID, where="header", doc="The event's UUID, made by the client (one event a request)."),
     Param(name=OCCURRED_AT, where="header", doc="When it happened: ISO 8601 with zone, or epoch milliseconds."),
     Param(name=SOURCE, where="header", doc="Who sends: 1 to 64 letters, digits, dots, dashes."),
+    Param(name=MACHINE, where="header", doc="The sender's machine, for `metadata.machine`; cut at 255 characters."),
 )
 _PROBLEMS: Final[dict[int, tuple[str, Any]]] = {
     400: ("Not JSON, not UTF-8, or a body that does not unpack.", Problem),

@@ -115,8 +115,22 @@ class OpsViews:
 
     async def index(self, request: Request) -> Response:
         Query(request)
-        paths = ("events", "sessions", "stats", "dead-letters", "health", "ready", "metrics", "openapi.json", "docs")
-        links = {name.removesuffix(".json"): f"/{name}" for name in paths}
+        if self._ledger is not None and "text/html" in request.headers.get("Accept", ""):
+            return Response(status=303, headers={"Location": "/dashboard/", "Vary": "Accept"})
+        paths = (
+            "events",
+            "sessions",
+            "stats",
+            "dead-letters",
+            "health",
+            "ready",
+            "metrics",
+            "openapi.json",
+            "asyncapi.json",
+            "docs",
+            "dashboard/",
+        )
+        links = {name.removesuffix(".json").rstrip("/"): f"/{name}" for name in paths}
         return respond.json({"name": "chronicle", "version": self._version, "links": links})
 
     async def health(self, request: Request) -> Response:
@@ -142,6 +156,8 @@ class OpsViews:
     async def metrics(self, request: Request) -> Response:
         """Gauges that are read, not counted, are read now; a scrape never fails because something is away."""
         self._gauges()
+        for check in (await self._probe.look()).checks:
+            self._metrics.set("chronicle_ready_check", float(check.ok), check=check.name)
         if self._ledger is not None:
             stats_.show(await self._ledger.read(), self._metrics)
         encoder, content_type = choose_encoder(request.headers.get("Accept", ""))
@@ -195,7 +211,12 @@ def routes(views: OpsViews) -> list[Route]:
         503: ("Not now; `checks` say why.", shapes.Ready),
     }
     return [
-        get("/", views.index, "What this is", {200: ("Name, version, links.", shapes.Index), 422: _BAD}),
+        get(
+            "/",
+            views.index,
+            "What this is",
+            {200: ("Name, version, links.", shapes.Index), 303: ("To the dashboard, for browsers.", None), 422: _BAD},
+        ),
         get("/health", views.health, "Does the process live?", {200: ("It does.", shapes.Health), 422: _BAD}),
         get("/ready", views.ready, "May events be sent here?", ready, params=(_STRICT,)),
         get("/metrics", views.metrics, "Prometheus metrics", {200: ("Prometheus text or OpenMetrics.", "text/plain")}),

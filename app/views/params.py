@@ -17,6 +17,7 @@ from schemas.query import MAX_LIMIT, Cursor
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_TEXT = 1024
+MAX_VALUES = 50
 _DIGITS = re.compile(r"\d{1,15}", re.ASCII)
 #: A "+" that was not percent-encoded arrives as a space: `12:00:00 02:00` can only have been `12:00:00+02:00`.
 _LOST_PLUS = re.compile(r"(:\d\d(?:\.\d+)?) (\d\d:?\d\d)$", re.ASCII)
@@ -77,6 +78,29 @@ class Query:
         if not _DIGITS.fullmatch(value) or not 1 <= int(value) <= MAX_LIMIT:
             refuse("limit", f"limit must be a whole number from 1 to {MAX_LIMIT}.")
         return int(value)
+
+    def most(self) -> int | None:
+        """`limit` of an export: any number from 1; None when absent, for all."""
+        value = self._values.get("limit")
+        if value is not None and (not _DIGITS.fullmatch(value) or int(value) < 1):
+            refuse("limit", "limit must be a whole number from 1.")
+        return None if value is None else int(value)
+
+    def names(self, name: str, allowed: tuple[str, ...]) -> tuple[str, ...] | None:
+        """Several of `allowed`, with commas between, each once; None when absent."""
+        found = self.several(name)
+        for one in found:
+            if one not in allowed:
+                refuse(name, f"There is no {one[:64]!r} here; there are {', '.join(allowed)}.")
+        return found or None
+
+    def several(self, name: str) -> tuple[str, ...]:
+        """At most 50 texts with commas between, each once; none when absent."""
+        value = self.text(name)
+        found = () if value is None else tuple(dict.fromkeys(part.strip() for part in value.split(",")))
+        if len(found) > MAX_VALUES or not all(found):
+            refuse(name, f"{name} takes up to {MAX_VALUES} values with commas between, none of them empty.")
+        return found
 
     def cursor(self) -> Cursor | None:
         """A cursor this API gave out."""

@@ -22,6 +22,7 @@ NOTE = (
     "Older events are in Postgres and come back with it."
 )
 _encoder = msgspec.json.Encoder()
+encode = _encoder.encode
 
 
 def json(body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -32,17 +33,21 @@ def json(body: Any, *, status: int = 200, headers: Mapping[str, str] | None = No
 
 
 def page(answer: Answer[Page]) -> Response:
-    """`{items, next, source}`; from SQLite also `degraded` and a note that says what is missing."""
+    """`{items, next, previous, source}`; from SQLite also `degraded` and a note that says what is missing."""
+    return json(page_body(answer), headers=source(answer))
+
+
+def page_body(answer: Answer[Page]) -> dict[str, Any]:
+    """The same as a value."""
     found = answer.value
     body: dict[str, Any] = {
         "items": found.items,
         "next": found.next.encode() if found.next else None,
+        "previous": found.previous.encode() if found.previous else None,
         "source": answer.source,
         "degraded": answer.degraded,
     }
-    if answer.degraded:
-        body["note"] = NOTE
-    return json(body, headers=source(answer))
+    return body | {"note": NOTE} if answer.degraded else body
 
 
 def one(answer: Answer[dict[str, Any]]) -> Response:

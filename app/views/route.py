@@ -38,3 +38,5 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     body: Any = None
     responses: dict[int, tuple[str, Any]] = msgspec.field(default_factory=dict)
     media_type: str = "application/json"
+    #: Media types in which a 200 can be had besides, by `Accept`.
+    other_media: tuple[str, ...] = ()

@@ -47,6 +47,7 @@ class Session(msgspec.Struct):
     session_id: str
     source: str
     project: str | None
+    machine: str | None
     cwd: str | None
     git_branch: str | None
     git_commit: str | None
@@ -56,6 +57,31 @@ class Session(msgspec.Struct):
     last_event_at: Instant
     started_at: Instant | None
     ended_at: Instant | None
+
+
+class Hit(Event):
+    """An event in which all words were found; `snippet` is the text around the first of them."""
+
+    snippet: str
+
+
+class ToolCall(msgspec.Struct):
+    """A tool call; null is what is not known (yet). `success` is null while it runs.
+
+    `duration_ms` is the time between the hooks, `execution_time_ms` what the client told.
+    """
+
+    session_id: str
+    agent_id: str | None
+    agent_type: str | None
+    tool_name: str
+    tool_use_id: str | None
+    started_at: Instant | None
+    ended_at: Instant | None
+    duration_ms: float | None
+    execution_time_ms: int | None
+    success: bool | None
+    error_message: str | None
 
 
 class DeadLetter(msgspec.Struct, kw_only=True):
@@ -84,9 +110,13 @@ class DeadLetterBytes(DeadLetter, kw_only=True):
 
 
 class Page(msgspec.Struct, kw_only=True):
-    """`next` goes into `cursor` of the next request; null on the last page. `source` is the database that answered."""
+    """`next` and `previous` go into `cursor` of another request; `next` is null on the last page.
+
+    `source` is the database that answered.
+    """
 
     next: str | None
+    previous: str | None
     source: Literal["postgres", "sqlite"]
     degraded: bool
     note: str | msgspec.UnsetType = msgspec.UNSET
@@ -96,6 +126,18 @@ class EventPage(Page, kw_only=True):
     """A page of events."""
 
     items: list[Event]
+
+
+class HitPage(Page, kw_only=True):
+    """A page of events that were searched for."""
+
+    items: list[Hit]
+
+
+class ToolCallPage(Page, kw_only=True):
+    """A page of tool calls."""
+
+    items: list[ToolCall]
 
 
 class SessionPage(Page, kw_only=True):

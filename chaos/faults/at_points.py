@@ -19,6 +19,7 @@ PERSIST = (
     "persist.before_ack",
     "persist.after_ack",
 )
+COUNTING = ("aggregate.applied", "aggregate.produced", "aggregate.stored", "aggregate.acked", "history.written")
 SYNC = ("sync.read", "sync.written", "sync.verified", "sync.marked")
 INGEST = ("ingest.before_ack", "ingest.after_ack")
 SPOOL = ("spool.before_fsync", "spool.after_fsync")
@@ -60,6 +61,19 @@ class KilledAtAPoint(_Round):
     what = "A stream worker is killed (SIGKILL) at a named point of dedupe or persist, another one in each round."
     short = True
     names = (*DEDUPE, *PERSIST)
+    turns = itertools.cycle(names)
+    hits = len(names)
+    expected = Expected(restarts=True)
+
+
+class CountingKilledAtAPoint(_Round):
+    """What it counted twice or left out I17 tells, at the end of the campaign."""
+
+    name = "counting-killed-at-a-point"
+    rows = ("F46",)
+    what = "A stream worker is killed (SIGKILL) at a named point of aggregate or history, another one in each round."
+    short = True
+    names = COUNTING
     turns = itertools.cycle(names)
     hits = len(names)
     expected = Expected(restarts=True)

@@ -31,7 +31,7 @@ class PostgresStop(PostgresAway):
     """F14."""
 
     name = "postgres-stop"
-    rows = ("F14",)
+    rows = ("F14", "F45")
     what = "stop Postgres at once (immediate), start it after 15 s: SQLite takes over within 5 s and is synced back"
     short = True
     hold_s = 15.0
@@ -79,7 +79,7 @@ class PostgresPause(PostgresAway):
     """F16: it takes connections and never answers."""
 
     name = "postgres-pause"
-    rows = ("F16",)
+    rows = ("F16", "F45")
     what = "SIGSTOP of Postgres for 15 s, then SIGCONT"
     short = True
     hold_s = 15.0
@@ -96,7 +96,7 @@ class PostgresBlackhole(PostgresAway):
     """F16: the packets go nowhere."""
 
     name = "postgres-blackhole"
-    rows = ("F16",)
+    rows = ("F16", "F45")
     what = "everything between Chronicle and Postgres swallowed for 15 s; nobody is told"
     hold_s = 15.0
     takeover_s = HANGING_S

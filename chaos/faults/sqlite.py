@@ -67,6 +67,7 @@ class _PostgresAway(Fault):
 class SqliteDeleted(_PostgresAway):
     name = "sqlite-deleted"
     rows = ("F27",)
+    loses_state = True
     what = "Postgres is stopped, SQLite takes events, its file is deleted; what it held must be read again from Kafka."
     short = True
 
@@ -80,6 +81,7 @@ class SqliteCorrupt(_PostgresAway):
 
     name = "sqlite-corrupt"
     rows = ("F24",)
+    loses_state = True
     what = "Postgres is stopped, SQLite takes events, random pages of its file and of its log are overwritten."
     # Chronicle is stopped where damage is left at the end, and nobody takes events in then
     expected = Expected(degraded=True, restarts=True, ready_s=75.0, lag_zero_s=60.0, refused_s=30.0)

@@ -1,4 +1,4 @@
-"""The dedup table: its RocksDB directory deleted or corrupt, its changelog cut off. It costs work, never an event."""
+"""The tables of a worker: a RocksDB directory deleted or corrupt, a changelog cut off: work, never an event lost."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ kinds: Any = kafka  # these names are re-exported, not listed
 ASK_S = 15.0
 
 
-def tables(place: Place, worker: str) -> Iterator[Path]:
-    """The RocksDB directories of a worker, one a partition."""
-    seen = place.state_dir / "workers" / worker / "seen"
-    if seen.is_dir():
-        yield from (path for path in seen.iterdir() if (path / "CURRENT").exists())
+def tables(place: Place, worker: str, table: str) -> Iterator[Path]:
+    """The RocksDB directories of a worker's table, one a partition."""
+    folder = place.state_dir / "workers" / worker / table
+    if folder.is_dir():
+        yield from (path for path in folder.iterdir() if (path / "CURRENT").exists())
 
 
 class _TableHurt(Fault):
@@ -34,7 +34,9 @@ class _TableHurt(Fault):
 
     expected = Expected(restarts=True, ready_s=30.0)
     hold_s = 1.0
+    loses_state = True
     probes: ClassVar[int] = 40
+    table: ClassVar[str] = "seen"
 
     def __init__(self, chance: random.Random) -> None:
         super().__init__(chance)
@@ -45,7 +47,7 @@ class _TableHurt(Fault):
         await self.own.send(place.url, self.sent)
         await missing_after(place.dsn, list(self.own.acked), 30.0)
         self.victims = [
-            pid for pid in place.pids()["stream"] if (name := worker_name(pid)) and any(tables(place, name))
+            pid for pid in place.pids()["stream"] if (name := worker_name(pid)) and any(tables(place, name, self.table))
         ]
         if not self.victims:
             self.found.broken.append("no stream worker has a table on disk")
@@ -58,7 +60,7 @@ class _TableHurt(Fault):
         pid = self.chance.choice(self.victims)
         name = worker_name(pid) or ""
         os.kill(pid, signal.SIGKILL)
-        for table in list(tables(place, name)):
+        for table in list(tables(place, name, self.table)):
             self.spoil(table)
 
     def spoil(self, table: Path) -> None:
@@ -92,14 +94,31 @@ class SeenCorrupt(_TableHurt):
     )
 
     def spoil(self, table: Path) -> None:
-        kinds = [
-            found for pattern in ("MANIFEST-*", "CURRENT", "*.sst", "*.log") if (found := sorted(table.glob(pattern)))
-        ]
-        path = self.chance.choice(self.chance.choice(kinds))
-        data = bytearray(path.read_bytes())
-        for _ in range(min(16, len(data))):
-            data[self.chance.randrange(len(data))] ^= 1 << self.chance.randrange(8)
-        path.write_bytes(data)
+        damage(table, self.chance)
+
+
+class UsageDeleted(_TableHurt):
+    """That it was restored as it was I17 tells, at the end of the campaign."""
+
+    name = "usage-deleted"
+    rows = ("F48",)
+    what = "A stream worker is killed and the directory of its aggregate table deleted; the changelog restores it."
+    table = "usage"
+
+    def spoil(self, table: Path) -> None:
+        shutil.rmtree(table, ignore_errors=True)
+
+
+class UsageCorrupt(_TableHurt):
+    """As `UsageDeleted`."""
+
+    name = "usage-corrupt"
+    rows = ("F48",)
+    what = "As seen-corrupt, in the aggregate table."
+    table = "usage"
+
+    def spoil(self, table: Path) -> None:
+        damage(table, self.chance)
 
 
 class ChangelogTruncated(_TableHurt):
@@ -109,6 +128,7 @@ class ChangelogTruncated(_TableHurt):
     rows = ("F30",)
     what = "All records of the dedup table's changelog are deleted, and a worker loses its table on top of it."
     keeps_counts = False
+    loses_state = False  # nothing is left to restore it from
 
     async def hurt(self, place: Place) -> None:
         await asyncio.to_thread(truncate, place.broker, place.topics["seen"])
@@ -116,6 +136,17 @@ class ChangelogTruncated(_TableHurt):
 
     def spoil(self, table: Path) -> None:
         shutil.rmtree(table, ignore_errors=True)
+
+
+def damage(table: Path, chance: random.Random) -> None:
+    """Turn sixteen bits of one of the files of a RocksDB."""
+    patterns = ("MANIFEST-*", "CURRENT", "*.sst", "*.log")
+    kinds = [found for pattern in patterns if (found := sorted(table.glob(pattern)))]
+    path = chance.choice(chance.choice(kinds))
+    data = bytearray(path.read_bytes())
+    for _ in range(min(16, len(data))):
+        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    path.write_bytes(data)
 
 
 def truncate(broker: str, topic: str) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
 from connectors.ports import Reader
 from connectors.readers.sql import QueryFailed, TooSlow
 from schemas.errors import Unavailable
+from schemas.query import Held
 
 T = TypeVar("T")
 
@@ -23,11 +24,21 @@ PROBE_S = 0.5
 
 
 class Answer(msgspec.Struct, Generic[T], frozen=True):
-    """What was found and where. `degraded`: the local store knows only what was written since Postgres went away."""
+    """What was found and where. `degraded`: the local store knows only what was written since Postgres went away.
+
+    `held`: what the local store had before it was asked and afterwards; None where the primary has answered.
+    """
 
     value: T
     source: str
     degraded: bool
+    held: tuple[Held, Held] | None = None
+
+
+class LocalReader(Reader, Protocol):
+    """One whose rows go to the primary one day, and are dropped then."""
+
+    async def held(self) -> Held: ...
 
 
 class FailoverReader:
@@ -35,14 +46,14 @@ class FailoverReader:
 
     A question that fails by itself (`QueryFailed`) is put to `local` too, but primary is not away for the others.
     A primary that is silent is given up after two seconds, unless a probe on another connection says it is well: then
-    the question is a heavy one and is waited for. Raises `Unavailable` when neither answers, `TooSlow` when the primary
-    is well and the question too large. The rest (`Refused`) goes through.
+    the question is a heavy one and is waited for. Raises `Unavailable` when neither answers, `TooSlow` when the one
+    that is asked is well and the question too large. The rest (`Refused`) goes through.
     """
 
     def __init__(
         self,
         primary: Reader,
-        local: Reader | None,
+        local: LocalReader | None,
         *,
         monotonic: Callable[[], float] = time.monotonic,
         patience: float = PATIENCE_S,
@@ -66,8 +77,11 @@ class FailoverReader:
             if reader is not None:
                 await reader.close()
 
-    async def ask(self, question: Callable[[Reader], Awaitable[T]]) -> Answer[T]:
-        """The answer of the first that gives one."""
+    async def ask(self, question: Callable[[Reader], Awaitable[T]], *, of: Answer[Any] | None = None) -> Answer[T]:
+        """The answer of the first that gives one. `of`: what `find` found and this is a part of; what waits in the
+        local store to be synced back has its parts there too."""
+        if of is not None and self.local is not None and of.source == self.local.name:
+            return await self._locally(self.local, question, of.degraded, of)
         away = self._away_now()
         if away is None:
             try:
@@ -81,7 +95,9 @@ class FailoverReader:
         if self.local is None:
             raise away
         try:
-            return Answer(await question(self.local), self.local.name, True)
+            return await self._locally(self.local, question, True)
+        except TooSlow:
+            raise
         except Unavailable as error:
             raise Unavailable(away.what, f"{away.detail}; and {error}", retry_after=HOLD_DOWN_S) from error
 
@@ -94,10 +110,10 @@ class FailoverReader:
         if answer.value is not None or answer.degraded or self.local is None:
             return answer
         try:
-            waiting = await question(self.local)
+            waiting = await self._locally(self.local, question, False)
         except Unavailable:  # Postgres has answered, and that is the answer
             return answer
-        return answer if waiting is None else Answer(waiting, self.local.name, False)
+        return answer if waiting.value is None else waiting
 
     async def ask_primary(self, question: Callable[[Reader], Awaitable[T]]) -> T:
         """For what only Postgres may answer. Raises `Unavailable` at once while it is known to be away."""
@@ -110,6 +126,17 @@ class FailoverReader:
             raise
         except Unavailable as error:
             raise self._went_away(error) from error
+
+    async def _locally(
+        self,
+        local: LocalReader,
+        question: Callable[[Reader], Awaitable[T]],
+        degraded: bool,
+        of: Answer[Any] | None = None,
+    ) -> Answer[T]:
+        before = of.held[0] if of is not None and of.held is not None else await local.held()
+        value = await question(local)
+        return Answer(value, local.name, degraded, (before, await local.held()))
 
     def _away_now(self) -> Unavailable | None:
         return self._away if self._monotonic() < self._away_until else None

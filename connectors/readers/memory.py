@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 from uuid import UUID
 
-from connectors.readers import conflicts, shape
+import msgspec
+
+from connectors.readers import conflicts, paging, shape
+from connectors.readers.calls import calls_of
+from connectors.readers.calls_sql import call_key
+from connectors.readers.queries import EQUAL, OF_SESSION
+from connectors.readers.search import TYPES, text_of
 from connectors.readers.sql import LEDGER_FIELDS
-from schemas.errors import Refused, Unavailable
+from schemas.errors import Unavailable
 from schemas.event import Position
-from schemas.query import Cursor, EventFilter, Page, Resolution, SessionFilter, Witnesses
+from schemas.query import CallFilter, Cursor, EventFilter, Held, Page, Resolution, SessionFilter, Witnesses
+from schemas.words import matches
 
 MutableRow = dict[str, Any]
 
@@ -27,6 +34,8 @@ class MemoryReader:
         self.duplicate_rows: list[MutableRow] = []
         self.next_offsets: dict[int, int] = {}
         self.stored: int | None = None
+        #: As `SqliteReader.held` tells it.
+        self.holds = Held("memory", 1)
 
     async def open(self) -> None:
         """Nothing to open."""
@@ -39,18 +48,10 @@ class MemoryReader:
 
     async def events(self, filter: EventFilter) -> Page:
         self._here()
-        wanted = {name: getattr(filter, name) for name in ("session_id", "event_type", "tool_name")}
-        found = [
-            row
-            for row in self.event_rows
-            if all(value is None or row[name] == value for name, value in wanted.items())
-            and (filter.since is None or row["occurred_at"] >= filter.since)
-            and (filter.until is None or row["occurred_at"] < filter.until)
-            and (not filter.ids or row["event_id"] in filter.ids)
-        ]
-        place = None if filter.cursor is None else (_instant(filter.cursor), _uuid(filter.cursor))
+        found = [_shown(row, filter) for row in self.event_rows if self._wanted(row, filter)]
+        place = None if filter.cursor is None else (paging.instant(filter.cursor), paging.uuid(filter.cursor))
         keyed = [((row["occurred_at"], row["event_id"]), row) for row in found]
-        return _page(keyed, place, filter.ascending, filter.limit, shape.event, shape.event_cursor)
+        return _page(keyed, place, filter, shape.event, shape.event_cursor)
 
     async def event(self, event_id: UUID) -> dict[str, Any] | None:
         self._here()
@@ -58,20 +59,40 @@ class MemoryReader:
 
     async def sessions(self, filter: SessionFilter) -> Page:
         self._here()
+        rows = [_aged(row, filter.idle_before) for row in self.session_rows]
+        equal = {
+            name: value
+            for name in ("status", "project", "machine", "source")
+            if (value := getattr(filter, name)) is not None
+        }
         found = [
             row
-            for row in self.session_rows
-            if (filter.status is None or row["status"] == filter.status)
+            for row in rows
+            if all(row[name] == value for name, value in equal.items())
             and (filter.since is None or row["last_event_at"] >= filter.since)
             and (filter.until is None or row["first_event_at"] < filter.until)
         ]
-        place = None if filter.cursor is None else (_instant(filter.cursor), filter.cursor.id)
-        keyed = [((row["last_event_at"], row["session_id"]), row) for row in found]
-        return _page(keyed, place, False, filter.limit, shape.session, shape.session_cursor)
+        place = None if filter.cursor is None else (paging.instant(filter.cursor), filter.cursor.id)
+        keyed = [((row[filter.sort], row["session_id"]), row) for row in found]
+        return _page(keyed, place, filter, shape.session, shape.session_cursor(filter.sort))
 
-    async def session(self, session_id: str) -> dict[str, Any] | None:
+    async def session(self, session_id: str, *, idle_before: int | None = None) -> dict[str, Any] | None:
         self._here()
-        return next((shape.session(row) for row in self.session_rows if row["session_id"] == session_id), None)
+        found = (_aged(row, idle_before) for row in self.session_rows if row["session_id"] == session_id)
+        return next((shape.session(row) for row in found), None)
+
+    async def calls(self, filter: CallFilter) -> Page:
+        self._here()
+        found = [
+            row
+            for row in calls_of(row for row in self.event_rows if row["session_id"] == filter.session_id)
+            if (not filter.tool_name or row["tool_name"] in filter.tool_name)
+            and (filter.success is None or row["success"] is filter.success)
+        ]
+        cursor = filter.cursor
+        place = None if cursor is None else (paging.instant(cursor), *call_key(cursor))
+        keyed = [((shape.call_began(row), row["agent_id"], row["call_id"]), row) for row in found]
+        return _page(keyed, place, filter, shape.call, shape.call_cursor)
 
     async def trace(self, event_id: UUID) -> dict[str, Any]:
         letters = [row for row in self.letter_rows if row["event_id"] == event_id]
@@ -101,6 +122,10 @@ class MemoryReader:
         ledger = await self.ledger()
         return {name: ledger[name] for name in ("stored", "rejected", "dead")}
 
+    async def held(self) -> Held:
+        self._here()
+        return self.holds
+
     async def progress(self) -> Mapping[int, int]:
         self._here()
         return dict(self.next_offsets)
@@ -109,11 +134,8 @@ class MemoryReader:
         self._here()
         found = [row for row in self.letter_rows if cause is None or row["cause"] == cause]
         keyed = [((row["failed_at"], row["topic"], row["partition"], row["offset"]), row) for row in found]
-        place = None
-        if after is not None:
-            cursor = Cursor.decode(after)
-            place = (_instant(cursor), *(shape.split_letter_id(cursor.id) or _bad_cursor()))
-        return _page(keyed, place, False, limit, shape.dead_letter, shape.letter_cursor)
+        place = None if after is None else paging.letter(after)
+        return _page(keyed, place, EventFilter(limit=limit), shape.dead_letter, shape.letter_cursor)
 
     async def dead_letter(self, id: str) -> dict[str, Any] | None:
         self._here()
@@ -130,11 +152,8 @@ class MemoryReader:
         self._here()
         found = [row for row in self._conflict_rows() if not (still_open and row["resolved_at"])]
         keyed = [((row["failed_at"], row["topic"], row["partition"], row["offset"]), row) for row in found]
-        place = None
-        if after is not None:
-            cursor = Cursor.decode(after)
-            place = (_instant(cursor), *(shape.split_letter_id(cursor.id) or _bad_cursor()))
-        return _page(keyed, place, False, limit, conflicts.conflict, shape.letter_cursor)
+        place = None if after is None else paging.letter(after)
+        return _page(keyed, place, EventFilter(limit=limit), conflicts.conflict, shape.letter_cursor)
 
     async def conflicts_of(self, event_id: UUID) -> list[dict[str, Any]]:
         self._here()
@@ -181,6 +200,21 @@ class MemoryReader:
             if row["cause"] == "conflict"
         ]
 
+    def _wanted(self, row: MutableRow, filter: EventFilter) -> bool:
+        equal = {name: value for name in EQUAL if (value := getattr(filter, name)) is not None}
+        sessions = {session["session_id"]: session for session in self.session_rows}
+        of_session = {name: value for name in OF_SESSION if (value := getattr(filter, name)) is not None}
+        return (
+            all(row[name] == value for name, value in equal.items())
+            and (not filter.event_type or row["event_type"] in filter.event_type)
+            and (not filter.tool_name or row["tool_name"] in filter.tool_name)
+            and (filter.since is None or row["occurred_at"] >= filter.since)
+            and (filter.until is None or row["occurred_at"] < filter.until)
+            and (not filter.ids or row["event_id"] in filter.ids)
+            and all(sessions.get(row["session_id"], {}).get(name) == value for name, value in of_session.items())
+            and (not filter.words or (row["event_type"] in TYPES and matches(_text(row), filter.words)))
+        )
+
     def _here(self) -> None:
         if self.away is not None:
             raise Unavailable(self.name, self.away)
@@ -193,27 +227,25 @@ def _place(row: MutableRow) -> Position | None:
 def _page(
     keyed: list[tuple[Any, MutableRow]],
     place: tuple[Any, ...] | None,
-    ascending: bool,
-    limit: int,
+    wanted: EventFilter | SessionFilter | CallFilter,
     show: Callable[[Mapping[str, Any]], dict[str, Any]],
     cursor: Callable[[Mapping[str, Any]], Cursor],
 ) -> Page:
-    ordered = sorted(keyed, key=lambda pair: pair[0], reverse=not ascending)
-    rows = [row for key, row in ordered if place is None or (key > place if ascending else key < place)]
-    more = len(rows) > limit
-    return Page(items=[show(row) for row in rows[:limit]], next=cursor(rows[limit - 1]) if more else None)
+    up = paging.upwards(wanted.cursor, wanted.ascending)
+    ordered = sorted(keyed, key=lambda pair: pair[0], reverse=not up)
+    rows = [row for key, row in ordered if place is None or (key > place if up else key < place)]
+    return paging.page(rows[: wanted.limit + 1], wanted.limit, show, cursor, wanted.cursor)
 
 
-def _instant(cursor: Cursor) -> int:
-    return cursor.at if 0 <= cursor.at <= shape.MAX_MICROS else _bad_cursor()
+def _aged(row: MutableRow, idle_before: int | None) -> MutableRow:
+    if idle_before is None or row["status"] != "active" or row["last_event_at"] >= idle_before:
+        return row
+    return row | {"status": "terminated", "ended_at": row["last_event_at"]}
 
 
-def _uuid(cursor: Cursor) -> UUID:
-    try:
-        return UUID(cursor.id)
-    except ValueError:
-        return _bad_cursor()
+def _shown(row: MutableRow, filter: EventFilter) -> MutableRow:
+    return row if filter.bodies else row | {"payload": "{}", "payload_raw": None, "metadata": "{}"}
 
 
-def _bad_cursor() -> NoReturn:
-    raise Refused(422, "bad_cursor", "The cursor belongs to another list; start without it.", "/cursor")
+def _text(row: MutableRow) -> str:
+    return text_of(msgspec.json.decode(row["payload"]))

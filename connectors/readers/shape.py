@@ -7,7 +7,7 @@ A row maps column names to the Python values of `connectors.model`: times are in
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -15,19 +15,23 @@ import msgspec
 
 from connectors.model import EPOCH, MICROSECOND
 from schemas.event import Flag, IdOrigin
-from schemas.query import Cursor
+from schemas.query import Cursor, SessionSort
 
 Row = Mapping[str, Any]
 
-#: The latest instant that can be written as a date: 9999-12-31T23:59:59.999999Z.
-MAX_MICROS = 253_402_300_799_999_999
+#: The first instant of the year 1, and the latest that can be written as a date: 9999-12-31T23:59:59.999999Z.
+MIN_MICROS, MAX_MICROS = -62_135_596_800_000_000, 253_402_300_799_999_999
 
 
 def iso(micros: int | None) -> str | None:
-    """`2026-01-31T09:30:00.123456Z`; always six digits, so that texts sort as times do."""
+    """`2026-01-31T09:30:00.123456Z`; always six digits, so that texts sort as times do.
+
+    A time that no date can tell, which only a record of somebody else can have, shows as the first or last one.
+    """
     if micros is None:
         return None
-    return (EPOCH + micros * MICROSECOND).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    instant = EPOCH + min(max(micros, MIN_MICROS), MAX_MICROS) * MICROSECOND
+    return instant.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def flag_names(flags: int) -> list[str]:
@@ -61,13 +65,41 @@ def event(row: Row) -> dict[str, Any]:
     }
 
 
-SESSION_FIELDS = ("session_id", "source", "project", "cwd", "git_branch", "git_commit", "status", "event_count")
+SESSION_FIELDS = (
+    "session_id",
+    "source",
+    "project",
+    "machine",
+    "cwd",
+    "git_branch",
+    "git_commit",
+    "status",
+    "event_count",
+)
 SESSION_TIMES = ("first_event_at", "last_event_at", "started_at", "ended_at")
 
 
 def session(row: Row) -> dict[str, Any]:
     """A session's roll-up."""
     return {name: row[name] for name in SESSION_FIELDS} | {name: iso(row[name]) for name in SESSION_TIMES}
+
+
+def call(row: Row) -> dict[str, Any]:
+    """A tool call. `duration_ms` is the time between the hooks, `execution_time_ms` what the client told."""
+    began, ended = row["started_at"], row["ended_at"]
+    return {
+        "session_id": row["session_id"],
+        "agent_id": row["agent_id"] or None,
+        "agent_type": row["agent_type"],
+        "tool_name": row["tool_name"],
+        "tool_use_id": row["tool_use_id"],
+        "started_at": iso(began),
+        "ended_at": iso(ended),
+        "duration_ms": None if began is None or ended is None else (ended - began) / 1000,
+        "execution_time_ms": row["execution_time_ms"],
+        "success": None if row["success"] is None else bool(row["success"]),
+        "error_message": row["error_message"],
+    }
 
 
 def dead_letter(row: Row, *, with_bytes: bool = False) -> dict[str, Any]:
@@ -120,9 +152,20 @@ def event_cursor(row: Row) -> Cursor:
     return Cursor(row["occurred_at"], str(row["event_id"]))
 
 
-def session_cursor(row: Row) -> Cursor:
-    """Where a list of sessions goes on after this row."""
-    return Cursor(row["last_event_at"], row["session_id"])
+def session_cursor(sort: SessionSort) -> Callable[[Row], Cursor]:
+    """Where a list of sessions in this order goes on after a row."""
+    return lambda row: Cursor(row[sort], row["session_id"])
+
+
+def call_cursor(row: Row) -> Cursor:
+    """Where a list of tool calls goes on after this row."""
+    return Cursor(call_began(row), msgspec.json.encode((row["agent_id"], row["call_id"])).decode())
+
+
+def call_began(row: Row) -> int:
+    """By what calls are in order: when they began, or, where that is not known, ended; µs."""
+    began: int = row["ended_at"] if row["started_at"] is None else row["started_at"]
+    return began
 
 
 def letter_cursor(row: Row) -> Cursor:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -14,23 +15,36 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from connectors.model import dead_letter_outbox, dead_letters, outbox
-from connectors.readers.sql import SqlReader, letters_where, persist_dead
+from connectors.readers.queries import letters_where, persist_dead
+from connectors.readers.search import teach
+from connectors.readers.sql import SqlReader, TooSlow
 from schemas.errors import Unavailable
+from schemas.query import Held
 
 T = TypeVar("T")
 
 #: Seconds a query waits for a writer's lock (WAL readers hardly ever do), and the longest a query may take.
 BUSY_S = 2.0
 QUERY_S = 5.0
+#: Steps of SQLite's machine between two looks at the clock, a fraction of a millisecond; and what it says when stopped.
+STEPS, INTERRUPTED = 10_000, "interrupted"
+
+#: The id of the file (`connectors.sqlite_store.store_id`), and its oldest row: sync-back drops from there on.
+_HELD: Final = sa.text(
+    "SELECT user_version AS store, coalesce((SELECT min(rowid) FROM events), 0) AS first FROM pragma_user_version"
+)
 
 
 class SqliteReader(SqlReader):
-    """`ports.Reader` over the file the SQLite sink writes. A file that is not there yet reads as an empty store."""
+    """`ports.Reader` over the file the SQLite sink writes. A file that is not there yet reads as an empty store.
+
+    A question that runs longer than `query_s` seconds is ended and raises `TooSlow`.
+    """
 
     name = "sqlite"
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, query_s: float = QUERY_S) -> None:
+        self._path, self._query_s = path, query_s
         self._engine: AsyncEngine | None = None
 
     async def open(self) -> None:
@@ -48,11 +62,11 @@ class SqliteReader(SqlReader):
         if not self._path.exists():
             return []
         try:
-            async with asyncio.timeout(QUERY_S), self._engine.connect() as connection:
+            async with asyncio.timeout(self._query_s + 1), self._engine.connect() as connection:
                 found: Sequence[Any] = (await connection.execute(statement)).mappings().all()
                 return found
         except (SQLAlchemyError, OSError, TimeoutError) as error:
-            raise _unavailable(error) from error
+            raise _unavailable(error, self._query_s) from error
 
     async def change(self, statement: sa.Update) -> None:
         await self.transact(lambda connection: connection.execute(statement))
@@ -60,16 +74,21 @@ class SqliteReader(SqlReader):
     async def transact(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         engine = self._create("rw")
         try:
-            async with asyncio.timeout(QUERY_S), engine.begin() as connection:
+            async with asyncio.timeout(self._query_s + 1), engine.begin() as connection:
                 return await work(connection)
         except (SQLAlchemyError, OSError, TimeoutError) as error:
-            raise _unavailable(error) from error
+            raise _unavailable(error, self._query_s) from error
         finally:
             await engine.dispose()
 
     def unsynced(self) -> sa.ColumnElement[int]:
         pending = sa.select(sa.func.count()).select_from(outbox).where(outbox.c.state == "pending")
         return pending.scalar_subquery()
+
+    async def held(self) -> Held:
+        """What is here now; nothing where there is no file. Raises `Unavailable`."""
+        found = await self.rows(_HELD)
+        return Held(f"{found[0]['store']:08x}", found[0]["first"]) if found else Held("", 0)
 
     async def backlog(self) -> Mapping[str, int]:
         """What Postgres does not have yet: `stored` rows, `rejected` and `dead` letters of the persist stage."""
@@ -86,9 +105,22 @@ class SqliteReader(SqlReader):
 
     def _create(self, mode: str) -> AsyncEngine:
         url = f"sqlite+aiosqlite:///file:{quote(str(self._path))}?mode={mode}&uri=true&timeout={BUSY_S}"
-        return create_async_engine(url, poolclass=NullPool)
+        engine = create_async_engine(url, poolclass=NullPool)
+        teach(engine.sync_engine)
+        sa.event.listen(engine.sync_engine, "connect", lambda connection, _: self._limit(connection))
+        return engine
+
+    def _limit(self, connection: Any) -> None:
+        """End a statement that runs too long: giving up waiting would leave its thread at it, and closing waits for it.
+
+        A connection is made for one question, so the time begins now.
+        """
+        end = time.monotonic() + self._query_s
+        connection.run_async(lambda driver: driver.set_progress_handler(lambda: time.monotonic() > end, STEPS))
 
 
-def _unavailable(error: BaseException) -> Unavailable:
+def _unavailable(error: BaseException, query_s: float) -> Unavailable:
     cause = getattr(error, "orig", None) or error
+    if str(cause) == INTERRUPTED:
+        return TooSlow("sqlite", f"the query took longer than {query_s:g} s; ask for less", retry_after=query_s)
     return Unavailable("sqlite", f"{type(cause).__name__}: {str(cause) or 'no answer'}")

@@ -82,14 +82,17 @@ def use(
     on_commit_failure: CommitFailure | None = None,
     metrics: Metrics | None = None,
     max_records: int = 2000,
+    pace_s: float = 0.0,
     max_unacked_records: int = 8000,
-    max_unacked_bytes: int = 16 * MIB,
+    max_unacked_bytes: int = 6 * MIB,
     drain_timeout: float = 5.0,
     commit_timeout: float = 5.0,
 ) -> None:
     """Make this app's transport ours. Call it before agents, topics or tables are declared on the app.
 
     `chunked` names the topics delivered as chunks of at most `max_records`; each needs exactly one agent in the app.
+    After a poll that found less, the next one waits `pace_s` seconds: what comes meanwhile makes one chunk instead of
+    many, and a lone record waits for nothing.
     `resume` is asked on each assignment, see `Resume`. A partition is fetched no further while more than
     `max_unacked_records` or `max_unacked_bytes` of it are handed out and not acked (one fetch may overshoot).
     On rebalance and stop the agents get `drain_timeout` seconds for what they hold; a commit gets `commit_timeout`.
@@ -105,6 +108,7 @@ def use(
         on_commit_failure=on_commit_failure,
         metrics=metrics or NullMetrics(),
         max_records=max_records,
+        pace_s=pace_s,
         max_unacked_records=max_unacked_records,
         max_unacked_bytes=max_unacked_bytes,
         drain_timeout=drain_timeout,

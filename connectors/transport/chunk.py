@@ -11,12 +11,11 @@ from connectors.transport.ledger import PartitionLedger, Span
 
 
 class Record(Protocol):
-    """One record as aiokafka gives it; key, value and headers are raw bytes, `timestamp` is epoch milliseconds."""
+    """One record as aiokafka gives it; key, value and headers are raw bytes, `timestamp` is epoch milliseconds.
 
-    @property
-    def topic(self) -> str: ...
-    @property
-    def partition(self) -> int: ...
+    Its topic and partition are the chunk's.
+    """
+
     @property
     def offset(self) -> int: ...
     @property

@@ -17,6 +17,7 @@ from faust.types import TP, ConsumerMessage
 
 from connectors.transport.assignment import LedgerConsumer
 from connectors.transport.chunk import Chunk
+from connectors.transport.flow import pause
 from connectors.transport.ledger import PartitionLedger
 from connectors.transport.thread import Poll
 
@@ -58,6 +59,8 @@ class ChunkConsumer(LedgerConsumer):
             tps, timeout=POLL_WITHHELD if withheld else POLL, max_records=2 * self.options.max_records
         )
         await self._hand_out(polled, generation)
+        if seconds := pause(sum(map(len, polled.records.values())), self.options):
+            await self.sleep(seconds)
 
     async def _seek_again(self) -> None:
         await self.perform_seek()
@@ -126,7 +129,7 @@ class ChunkConsumer(LedgerConsumer):
         ledger = self._ledger_for(tp, records[0].offset)
         if not ledger.records:
             self.progress_at[tp] = time.monotonic()
-        size = sum(record.serialized_value_size for record in records)
+        size = sum(len(record.value or b"") for record in records)
         span = ledger.deliver(records[0].offset, records[-1].offset + 1, count=len(records), size=size)
         chunk = Chunk(tp.topic, tp.partition, records, span)
         message = self._to_chunk_message(tp, chunk)

@@ -1,8 +1,10 @@
-"""Rules: where reading begins."""
+"""Rules: where reading begins, and how soon is polled again."""
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
+
+from connectors.transport.settings import Options
 
 EARLIEST: Final = "earliest"
 
@@ -25,3 +27,11 @@ def start_offset(*, committed: int | None, durable: int | None, begin: int, end:
         return Start(begin if reset == EARLIEST else end)
     wanted = min(known)
     return Start(wanted) if begin <= wanted <= end else Start(begin, clamped_from=wanted)
+
+
+def pause(found: int, options: Options) -> float:
+    """Seconds to wait before the next poll, after one that found so many records.
+
+    None after nothing was found: the poll itself has waited. None while there is more than a chunk to be had.
+    """
+    return options.pace_s if 0 < found < options.max_records else 0.0

@@ -30,8 +30,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     on_commit_failure: CommitFailure | None = None
     metrics: Metrics = msgspec.field(default_factory=NullMetrics)
     max_records: int = 2000
+    pace_s: float = 0.0
     max_unacked_records: int = 8000
-    max_unacked_bytes: int = 16 * MIB
+    max_unacked_bytes: int = 6 * MIB
     drain_timeout: float = 5.0
     commit_timeout: float = 5.0
     resume_timeout: float = 10.0
@@ -56,7 +57,7 @@ FAUST_SETTINGS: Final[Mapping[str, Any]] = MappingProxyType(
         # How much is read twice after a crash.
         "broker_commit_interval": 1.0,
         # Bytes fetched per partition: a chunk under load. Two of them are in memory at most.
-        "consumer_max_fetch_size": 2 * MIB,
+        "consumer_max_fetch_size": MIB,
         # A group without offsets starts at the oldest record: nothing accepted is skipped.
         "consumer_auto_offset_reset": "earliest",
         # Faust's 1200 s is also the life of a batch in the producer.

@@ -81,6 +81,16 @@ def test_an_invariant_broken_in_one_campaign_is_broken() -> None:
         assert rows["I14"].ok
 
 
+def test_a_verdict_is_better_than_none() -> None:
+    """Whichever campaign judged it; where none did, the page says so."""
+    judged, open_ = outcome(Verdict("I17", True, "equal")), outcome(Verdict("I17", None, "not judged"))
+    for order in ((judged, open_), (open_, judged)):
+        (row,) = merged(order)
+        assert (row.ok, row.judged, row.why) == (True, True, "equal")
+    (row,) = merged([open_, open_])
+    assert (row.ok, row.judged, row.why) == (True, False, "not judged")
+
+
 def test_campaigns_add_up_on_one_page() -> None:
     """Their counts, their faults, their notes."""
     first, second = outcome(acked=10), outcome(acked=5, lost=1, fault="kafka-wiped")

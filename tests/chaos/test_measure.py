@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chaos.measure import Window, costs, longest_refusal, overruns, p99
+from chaos.measure import Refusal, Window, costs, overruns, p99, refusals
 from chaos.model import Outcome, Sent
 
 
@@ -15,12 +15,28 @@ def window(fault: str, start: float, end: float) -> Window:
 
 
 def test_a_refusal_lasts_from_the_first_no_to_the_next_yes() -> None:
-    """From when the refused request was sent; several in a row are one; the longest counts."""
+    """From when the refused request was sent; several in a row are one."""
     unknown = Outcome.UNKNOWN
     lines = [line(1), line(3, unknown, took=1), line(4, unknown), line(5), line(6, unknown), line(6.5)]
-    assert longest_refusal(lines) == 3
-    assert longest_refusal([line(1), line(2, unknown, took=0), line(9, unknown)]) == 7
-    assert longest_refusal([line(1), line(2)]) == 0
+    assert refusals(lines) == [Refusal(3, 3), Refusal(6, 0.51)]
+    assert refusals([line(1), line(2, unknown, took=0), line(9, unknown)]) == [Refusal(2, 7)]
+    assert refusals([line(1), line(2)]) == []
+
+
+def test_a_refusal_belongs_to_the_window_it_began_in() -> None:
+    """It ends with the next yes, be it after the window; it does not last until the next window of that fault."""
+    lines = [
+        line(11),
+        line(12, Outcome.UNKNOWN, took=0),
+        line(21),
+        line(30),
+        line(91, Outcome.UNKNOWN, took=0),
+        line(92),
+    ]
+    found = costs(lines, [window("kill", 10, 20), window("kill", 90, 99)])
+    assert found.by_fault["kill"].longest_refusal_s == 9
+    assert found.outside is not None
+    assert found.outside.longest_refusal_s == 0
 
 
 def test_lines_belong_to_the_window_they_were_answered_in() -> None:

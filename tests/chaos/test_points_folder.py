@@ -58,6 +58,7 @@ def test_points_of_the_faults_are_points_of_the_product() -> None:
     """And every point of the product is one at which some fault kills."""
     rounds = (
         at_points.KilledAtAPoint,
+        at_points.CountingKilledAtAPoint,
         at_points.IngestKilledAtAPoint,
         at_points.SpoolKilledAtAPoint,
         at_points.SyncKilledAtAPoint,

@@ -22,6 +22,7 @@ def report(**changes: Any) -> Report:
         "seed": 7,
         "date": "2026-01-01",
         "machine": "m",
+        "commit": "abc1234",
         "versions": {},
         "seconds": 60.0,
         "acked": 10_000,
@@ -67,6 +68,18 @@ def test_one_violation_makes_it_red(changes: dict[str, Any]) -> None:
     out = io.StringIO()
     show(broken, Console(file=out, width=200))
     assert "RED" in out.getvalue()
+
+
+def test_what_was_not_judged_breaks_nothing_and_does_not_pass_for_whole(tmp_path: Path) -> None:
+    """The file says which and why; a person reads neither holds nor broken."""
+    one = report(invariants=[InvariantRow("I1", True), InvariantRow("I17", True, "Kafka lost its log", judged=False)])
+    body = json.loads(write(one, tmp_path).read_text())
+    assert (body["ok"], body["violations"]) == (True, [])
+    assert body["not_judged"] == {"I17": "Kafka lost its log"}
+    out = io.StringIO()
+    show(one, Console(file=out, width=200))
+    assert "I17  open  Kafka lost its log" in out.getvalue()
+    assert "I1   holds" in out.getvalue()
 
 
 def test_a_person_sees_every_fault_and_the_verdict() -> None:

@@ -78,7 +78,9 @@ async def test_the_scripts_make_exactly_the_model(dsn: str) -> None:
         for table in metadata.tables.values():
             for column in table.columns:
                 column.comment = None
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        # the full-text index is an expression in one dialect only: tests/contract/test_typed_views.py looks at it
+        opts = {"compare_type": True, "include_object": lambda _, name, *__: name != "ix_events_words"}
+        context = MigrationContext.configure(connection, opts=opts)
         return compare_metadata(context, metadata)
 
     assert await inside(dsn, differences) == []

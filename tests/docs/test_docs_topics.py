@@ -34,6 +34,7 @@ def test_every_topic_is_told(topic: TopicSpec) -> None:
     assert row, f"add a row for {topic.name} to docs/topics.md"
     assert (row[1] == "1") == (topic.partitions == 1)
     assert ("compacted" in row[2]) == (topic.cleanup == "compact")
+    assert ("internal" in row[0]) != topic.public, f"say whether {topic.name} is internal"
 
 
 @pytest.mark.parametrize("cause", CAUSES)

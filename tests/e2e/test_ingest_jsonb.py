@@ -13,14 +13,13 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from app.views import query
 from connectors import migrate
 from connectors.memory import MemoryIntake
 from connectors.postgres import PostgresSink
 from connectors.readers.failover import FailoverReader
 from connectors.readers.postgres import PostgresReader
 from door import CODEC, JSON, door
-from reading import TOPICS, serving
+from reading import query_routes, serving
 from schemas import jsonscan
 from schemas.errors import Refused
 from schemas.event import LoggedEvent, Position
@@ -112,7 +111,7 @@ async def sent_and_read(dsn: str, payloads: list[str], **fields: str) -> list[Sh
     await sink.close()
     await reader.open()
     try:
-        async with serving(query.routes(FailoverReader(reader, None), TOPICS)) as client:
+        async with serving(query_routes(FailoverReader(reader, None))) as client:
             for record in intake.records:
                 event_id = UUID(bytes=CODEC.peek(record.value or b"")[0])
                 async with client.get(f"/events/{event_id}") as found:

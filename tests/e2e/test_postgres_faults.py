@@ -150,7 +150,7 @@ async def test_a_wrong_url_is_configuration(dsn: str, old: str, new: str, state:
 @pytest.mark.parametrize(
     "damage",
     [
-        "ALTER TABLE events DROP COLUMN prompt_id",
+        "ALTER TABLE events DROP COLUMN prompt_id CASCADE",
         "DROP TABLE sessions",
         "ALTER TABLE events ADD COLUMN tenant text NOT NULL",
         "ALTER TABLE events ADD CHECK (source = 'nobody')",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,24 +12,13 @@ from typing import Any
 import aiohttp
 import pytest
 
+from recorded import RECORDED, bodies
 from running import rows, settled, up
-
-RECORDED = Path(os.environ.get("CHRONICLE_RECORDED") or Path(__file__).parents[3] / "shared" / "data" / "recorded")
 
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.skipif(not RECORDED.is_dir(), reason="the recorded payloads are not beside this checkout"),
 ]
-
-
-def bodies() -> Iterator[dict[str, Any]]:
-    """Every recorded hook body, in the order of the files."""
-    for file in sorted(RECORDED.glob("hooks-*.jsonl")):
-        for line in file.read_text().splitlines():
-            yield json.loads(line)
-    for file in sorted(RECORDED.glob("session-*.jsonl")):
-        for line in file.read_text().splitlines():
-            yield json.loads(line)["body"]
 
 
 async def post_all(http: aiohttp.ClientSession, url: str, payloads: list[dict[str, Any]]) -> list[str]:

@@ -12,6 +12,7 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from app.stack.ports import free_port
+from app.stack.stack import STREAM_ROLES
 
 pytestmark = pytest.mark.e2e
 
@@ -30,7 +31,7 @@ async def prefix(kafka: str, topic_prefix: str) -> AsyncIterator[str]:
         await asyncio.to_thread(done.result, 10)
 
 
-@pytest.mark.parametrize("roles", ["ingest,api", "api", "dedupe,persist", "ingest,api,dedupe,persist"])
+@pytest.mark.parametrize("roles", ["ingest,api", "api", STREAM_ROLES, f"ingest,api,{STREAM_ROLES}", "history"])
 async def test_a_wrong_topic_ends_every_kind_of_worker_for_good(
     kafka: str, postgres: str, prefix: str, tmp_path: Path, roles: str
 ) -> None:

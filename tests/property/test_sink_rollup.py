@@ -7,8 +7,9 @@ from functools import reduce
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.rollup import Delta, fold, merge, project_of
+from connectors.rollup import Delta, fold, merge
 from schemas.event import LoggedEvent
+from schemas.facts import project_of
 from sink_events import logged
 
 KINDS = ["session_start", "session_end", "user_prompt", "tool_pre_use", "tool_post_use", "session_stop"]
@@ -22,8 +23,9 @@ PAYLOADS = [
 ]
 
 
-def event(n: int, kind: str, at: int, payload: str, cwd: str | None, source: str) -> LoggedEvent:
-    return logged(n, session_id="s", event_type=kind, occurred_at=at, payload=payload, cwd=cwd, source=source)
+def event(n: int, kind: str, at: int, payload: str, cwd: str | None, source: str, metadata: str) -> LoggedEvent:
+    told = {"payload": payload, "cwd": cwd, "source": source, "metadata": metadata}
+    return logged(n, session_id="s", event_type=kind, occurred_at=at, **told)
 
 
 EVENTS = st.lists(
@@ -35,6 +37,7 @@ EVENTS = st.lists(
         st.sampled_from(PAYLOADS),
         st.sampled_from([None, "/a", "/b/c"]),
         st.sampled_from(["x", "y"]),
+        st.sampled_from(["{}", '{"machine": "ada"}', '{"hostname": "bob"}', '{"machine": 7}']),
     ),
     min_size=1,
     max_size=12,
@@ -74,3 +77,12 @@ def test_the_project_is_the_last_part_of_the_directory() -> None:
         None,
         None,
     ]
+
+
+def test_the_machine_is_that_of_the_first_event_that_names_one() -> None:
+    """By the time of the events, whichever arrives first."""
+    told = [(3, '{"host": "late"}'), (2, '{"machine": "early", "hostname": "other"}'), (1, "{}")]
+    events = [event(n, "user_prompt", at, "{}", None, "x", metadata) for n, (at, metadata) in enumerate(told)]
+    delta = fold(events)[0]
+    assert (delta.machine, delta.machine_at) == ("early", 2)
+    assert fold(events[2:])[0].machine is None

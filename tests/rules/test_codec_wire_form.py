@@ -73,6 +73,15 @@ def test_a_broken_head_is_poison_for_peek_and_decode(value: bytes | None, cause:
         assert caught.value.cause == cause
 
 
+@pytest.mark.parametrize("bits", range(1, 64))
+@pytest.mark.parametrize("sign", [1, -1])
+def test_numbers_of_every_length_come_back(bits: int, sign: int) -> None:
+    """Short ones, long ones and times are written and read in ways of their own."""
+    for number in ((1 << bits) - 1, 1 << bits - 1, (1 << bits) // 3):
+        written = changed(occurred_at=sign * number, received_at=-sign * number)
+        assert CODEC.decode(CODEC.encode(written)) == written
+
+
 def test_every_truncation_is_poison() -> None:
     """However much of the end is missing, nothing is guessed."""
     for end in range(len(VALUE)):

@@ -9,7 +9,7 @@ import pytest
 from schemas import jsonscan
 from schemas.errors import Refused
 from schemas.event import Flag
-from schemas.jsontext import check, jsonb_text, plain_text
+from schemas.jsontext import check, jsonb_text, last_keys, plain_text
 
 
 def nested(levels: int) -> bytes:
@@ -94,6 +94,22 @@ def test_what_may_be_stored_is_kept_as_sent_and_flagged(raw: bytes, flags: int) 
 def test_the_copy_for_a_json_column_follows_the_written_rule(text: str, expected: str) -> None:
     """U+0000 becomes U+2400 and a lone surrogate U+FFFD; an escaped backslash is no escape."""
     assert json.loads(jsonb_text(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"a":1,"b":2,"a":{"c":1,"c":[3]}}', '{"a":{"c":[3]},"b":2}'),
+        ('{"a":1e300, "b":-0.0, "c":-0, "d":0.10, "e":' + "9" * 400 + "}", None),
+        (r'{"\u00e9":"\ud83d\ude00","\u2400":1,"\u2400":2}', '{"é":"😀","␀":2}'),
+        ("no JSON", "no JSON"),
+        ("[" * 100_000, "[" * 100_000),
+    ],
+)
+def test_of_a_repeated_key_the_last_stays_and_every_digit(text: str, expected: str | None) -> None:
+    """As jsonb keeps it, for columns that keep the text."""
+    digits = '{"a":1e300,"b":0.0,"c":0,"d":0.10,"e":' + "9" * 400 + "}"
+    assert last_keys(text) == (expected or digits)
 
 
 def test_text_columns_follow_the_same_rule() -> None:

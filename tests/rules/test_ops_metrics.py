@@ -31,6 +31,18 @@ def test_the_three_kinds_of_change() -> None:
     assert value("chronicle_batch_events_bucket", {"reason": "size", "le": "500.0"}) == 0
 
 
+def test_equal_labels_count_together_whatever_their_order() -> None:
+    """A child is kept once it has been asked for; others of the same metric, and other metrics, count apart."""
+    metrics = PrometheusMetrics(CollectorRegistry())
+    for _ in range(2):
+        metrics.inc("chronicle_dead_letters_total", stage="persist", cause="refused")
+        metrics.inc("chronicle_dead_letters_total", cause="refused", stage="persist")
+    metrics.inc("chronicle_dead_letters_total", stage="dedupe", cause="refused")
+    value = metrics.registry.get_sample_value
+    assert value("chronicle_dead_letters_total", {"stage": "persist", "cause": "refused"}) == 4
+    assert value("chronicle_dead_letters_total", {"stage": "dedupe", "cause": "refused"}) == 1
+
+
 def test_an_undeclared_name_is_an_error() -> None:
     """A typing mistake is found at the first use."""
     metrics = PrometheusMetrics(CollectorRegistry())

@@ -6,8 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from connectors.ports import Reader
+from connectors.readers import postgres
 from connectors.readers.failover import HOLD_DOWN_S, FailoverReader
 from connectors.readers.memory import MemoryReader
 from connectors.readers.sql import QueryFailed, TooSlow
@@ -178,3 +180,24 @@ async def test_a_heavy_question_to_a_well_postgres_is_waited_for() -> None:
 
     answer = await FailoverReader(Telling(well=True), MemoryReader("sqlite"), patience=SHORT).ask(slow)
     assert (answer.value, answer.degraded) == ("postgres", False)
+
+
+async def test_a_question_too_large_for_sqlite_is_told_so() -> None:
+    """Neither as an outage of both, nor by waiting."""
+    primary, _, _, reader = pair()
+    primary.away = "refused"
+
+    async def heavy(one: Reader) -> str:
+        await one.probe()
+        raise TooSlow(one.name, "ask for less")
+
+    with pytest.raises(TooSlow, match="ask for less") as error:
+        await reader.ask(heavy)
+    assert error.value.what == "sqlite"
+
+
+def test_a_pool_without_a_free_connection_is_no_outage() -> None:
+    """Postgres is busy with our own questions: SQLite would know less, and nobody else must be sent there."""
+    found = postgres._unavailable(PoolTimeout("QueuePool limit of size 5 overflow 0 reached"), 5.0)
+    assert isinstance(found, TooSlow)
+    assert not isinstance(postgres._unavailable(TimeoutError(), 5.0), TooSlow)

@@ -42,7 +42,7 @@ def test_payload_raw_is_kept_only_where_json_columns_cannot_give_it_back() -> No
     payload, raw = EVENT_COLUMNS.index("payload"), EVENT_COLUMNS.index("payload_raw")
     assert event_row(logged(1))[raw] is None
     doubled = event_row(logged(1, payload='{"a":1,"a":2}', flags=int(Flag.DUPLICATE_KEYS)))
-    assert doubled[payload] == doubled[raw] == '{"a":1,"a":2}'
+    assert (doubled[payload], doubled[raw]) == ('{"a":2}', '{"a":1,"a":2}')
     clean = event_row(logged(1, payload='{"a":"\\u0000"}', flags=int(Flag.SANITIZED)))
     assert clean[raw] == '{"a":"\\u0000"}'
     assert "\\u0000" not in clean[payload]

@@ -45,7 +45,7 @@ def build(config: dict[str, Any]) -> faust.App:
             if counts is not None:
                 counts[chunk.partition] += len(chunk)
             for record in chunk.records:
-                out.write(f"{record.partition} {record.offset} {(record.value or b'').decode()}\n")
+                out.write(f"{chunk.partition} {record.offset} {(record.value or b'').decode()}\n")
             out.flush()
             os.fsync(out.fileno())
             chunk.ack()

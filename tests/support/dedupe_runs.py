@@ -73,12 +73,11 @@ async def post(broker: str, topic: str, partition: int, rows: Sequence[Read]) ->
 
 async def everything(broker: str, topic: str, partitions: int = PARTITIONS) -> list[Any]:
     """All records of a topic, each partition in its order."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=broker, enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(bootstrap_servers=broker, enable_auto_commit=False, auto_offset_reset="earliest")
     await consumer.start()
     try:
         tps = [TopicPartition(topic, partition) for partition in range(partitions)]
         consumer.assign(tps)
-        await consumer.seek_to_beginning(*tps)
         missing = {tp for tp, end in (await consumer.end_offsets(tps)).items() if end}
         ends = await consumer.end_offsets(tps)
         found: list[Any] = []

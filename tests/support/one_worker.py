@@ -17,6 +17,7 @@ import aiohttp
 from app.stack.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
+ROLES = "ingest,api,dedupe,persist,aggregate,history"
 Ask = Callable[[dict[str, Any]], bool]
 
 
@@ -39,7 +40,7 @@ class OneWorker:
     async def start(self) -> None:
         """Run it; returns at once."""
         log = (self.folder.parent / "worker.log").open("ab")
-        command = (sys.executable, "-m", "chronicle", "worker", "--roles", "ingest,api,dedupe,persist", "--name", "one")
+        command = (sys.executable, "-m", "chronicle", "worker", "--roles", ROLES, "--name", "one")
         self._process = await asyncio.create_subprocess_exec(
             *command, cwd=ROOT, env=os.environ | self._env, stdout=log, stderr=log
         )

@@ -11,7 +11,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from app.problems import problems
+from app.views import query
+from app.views.fresh import Fresh
 from app.views.route import Route
+from connectors.readers.failover import FailoverReader
 from connectors.readers.memory import MemoryReader
 from connectors.scan import Stretch
 from schemas.errors import Unavailable
@@ -44,7 +47,7 @@ def event_row(number: int, **changes: Any) -> dict[str, Any]:
         "agent_id": None,
         "agent_type": None,
         "prompt_id": None,
-        "cwd": "/work/a",
+        "cwd": "/src/a",
         "suspected_duplicate_of": None,
         "id_origin": 1,
         "flags": 0,
@@ -66,7 +69,8 @@ def session_row(name: str, last: int, **changes: Any) -> dict[str, Any]:
         "session_id": name,
         "source": "claude-code",
         "project": "a",
-        "cwd": "/work/a",
+        "machine": None,
+        "cwd": "/src/a",
         "git_branch": None,
         "git_commit": None,
         "status": "active",
@@ -121,6 +125,14 @@ class ManualClock:
         return uid(int(self.at))
 
 
+class _Hurried(ManualClock):
+    """Each look at it costs a minute, so nothing that is kept for a moment is kept."""
+
+    def monotonic(self) -> float:
+        self.at += 60
+        return self.at
+
+
 class FixedOffsets:
     """Ends of topics as told; `away` makes it raise."""
 
@@ -164,11 +176,18 @@ class HeavyReader(MemoryReader):
             raise Unavailable(self.name, "no answer to the probe")
 
 
+def query_routes(reader: FailoverReader, clock: ManualClock | None = None, *, idle_hours: float = 0.0) -> list[Route]:
+    """The reading routes over `reader`; nothing is kept from one question to the next."""
+    return query.routes(reader, TOPICS, Fresh(_Hurried(), object), clock or ManualClock(), idle_hours)
+
+
 @asynccontextmanager
 async def serving(routes: Iterable[Route]) -> AsyncIterator[TestClient[Any, Any]]:
     """A server of its own with these routes, and a client for it."""
     application = web.Application(middlewares=[problems(ManualClock(), NullMetrics())])
     for route in routes:
         application.router.add_route(route.method, route.path, route.handler)
+        if route.method == "GET":  # as `app.views.mount` has it
+            application.router.add_route("HEAD", route.path, route.handler)
     async with TestClient(TestServer(application)) as client:
         yield client

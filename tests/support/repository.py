@@ -9,8 +9,11 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 #: The packages, in walking order.
 HOUSE = ("chronicle", "app", "agents", "tables", "connectors", "schemas")
-FOLDERS = (*HOUSE, "tests", "benchmarks", "scripts", "docs", "deploy", ".ci")
-_TEXT = {".py", ".md", ".toml", ".yml", ".yaml", ".json", ".avsc", ".txt", ".lock", ".mako", ".html", ".css", ".js", ""}
+FOLDERS = (*HOUSE, "tests", "benchmarks", "examples", "scripts", "docs", "deploy", ".ci")
+_TEXT = {
+    *(".py", ".md", ".toml", ".yml", ".yaml", ".json", ".avsc", ".txt", ".lock", ".mako"),
+    *(".html", ".css", ".js", ".sql", ""),
+}
 
 
 def texts() -> list[Path]:

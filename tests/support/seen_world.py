@@ -15,8 +15,9 @@ from schemas.errors import Unavailable
 from schemas.event import HookEvent, IdOrigin, Position
 from schemas.metrics import NullMetrics
 from schemas.topics import topics
+from tables.rocks import Closed
 from tables.seen import Retention
-from tables.seen_store import Closed, PartitionStore
+from tables.seen_store import PartitionStore
 
 CODEC = AvroCodec()
 TOPICS = topics(prefix="t", partitions=1)

@@ -18,8 +18,8 @@ from schemas.event import DeadLetter, IdOrigin, Position
 from schemas.metrics import NullMetrics
 from schemas.topics import POSITION_HEADER
 from seen_world import CODEC, T0, TOPICS, Aborted, Chunk, MemoryLog, OneTable, Read, deps, record, work_off
+from tables.rocks import Corrupt
 from tables.seen import Head, Retention, decide
-from tables.seen_store import Corrupt
 
 EVENTS, LETTERS, SEEN = TOPICS.events.name, TOPICS.dead_letters.name, TOPICS.seen.name
 

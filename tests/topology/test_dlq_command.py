@@ -13,11 +13,11 @@ from click.testing import CliRunner, Result
 
 from app.cli.dlq import dlq, hexdump, path
 from app.cli.trace import trace
-from app.views import deadletters, query
+from app.views import deadletters
 from connectors.memory import MemoryIntake, MemoryLog
 from connectors.readers.failover import FailoverReader
 from connectors.readers.memory import MemoryReader
-from reading import TOPICS, ManualClock, event_row, letter_row, serving, uid
+from reading import TOPICS, ManualClock, event_row, letter_row, query_routes, serving, uid
 from schemas.codec import AvroCodec
 
 Run = Callable[..., Awaitable[Result]]
@@ -45,7 +45,7 @@ async def run(store: MemoryReader) -> AsyncIterator[Run]:
     views = deadletters.DeadLetterViews(
         reader=reader, intake=MemoryIntake(), log=MemoryLog(), codec=AvroCodec(), topics=TOPICS, clock=ManualClock()
     )
-    async with serving([*deadletters.routes(views), *query.routes(reader, TOPICS)]) as client:
+    async with serving([*deadletters.routes(views), *query_routes(reader)]) as client:
 
         async def call(command: Command, *args: str) -> Result:
             environment = {"CHRONICLE_URL": str(client.make_url("/")), "COLUMNS": "200"}

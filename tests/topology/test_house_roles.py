@@ -16,6 +16,7 @@ from app.settings import Settings
         ("api", {"/events/{event_id}", "/dead-letters", "/stats", "/ready"}),
         ("ingest", {"/events", "/ready"}),
         ("dedupe,persist", {"/ready"}),
+        ("aggregate,history", {"/ready"}),
     ],
 )
 async def test_each_role_brings_its_routes(tmp_path: Path, roles: str, served: set[str]) -> None:

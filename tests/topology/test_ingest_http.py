@@ -150,6 +150,28 @@ async def test_our_clients_headers_are_believed(client: Client, intake: MemoryIn
     assert (await fault(many))["code"] == "bad_event_id"
 
 
+@pytest.mark.parametrize(
+    ("metadata", "told"),
+    [
+        (None, {"machine": "ada's laptop"}),
+        ({"hook_version": "1"}, {"machine": "ada's laptop", "hook_version": "1"}),
+        ({"hostname": "build-7"}, {"hostname": "build-7"}),
+        ({"x": "y" * 300}, {"machine": "ada's laptop", "x": "y" * 300}),
+    ],
+)
+async def test_the_machine_of_a_header_goes_into_the_metadata(
+    client: Client, intake: MemoryIntake, metadata: dict[str, str] | None, told: dict[str, str]
+) -> None:
+    """Of hooks, which have none, and of envelopes that do not name one themselves."""
+    named = {"Chronicle-Machine": "ada's laptop"}
+    if metadata is None:
+        await client.post("/hooks/claude-code", json=HOOK, headers=named)
+    else:
+        await client.post("/events", json=[{**event(), "metadata": metadata}], headers=named)
+    (found,) = taken(intake)
+    assert json.loads(found.metadata) == told
+
+
 async def test_an_oversize_hook_is_cut_not_refused(client: Client, intake: MemoryIntake) -> None:
     """Two megabytes of output land in 900 KiB, marked."""
     answer = await client.post("/hooks/claude-code", json={**HOOK, "tool_response": {"stdout": "x" * 2_000_000}})

@@ -110,7 +110,7 @@ async def test_the_index_leads_to_everything(plant: Plant) -> None:
     """Name, version, links."""
     _, body = await plant.get("/")
     assert (body["name"], body["version"]) == ("chronicle", "1.2.3")
-    assert {"events", "sessions", "stats", "docs", "openapi"} <= set(body["links"])
+    assert {"events", "sessions", "stats", "docs", "openapi", "asyncapi"} <= set(body["links"])
 
 
 async def test_ready_is_red_until_all_is_proven_then_green(plant: Plant) -> None:
@@ -234,6 +234,7 @@ async def test_metrics_in_both_formats(plant: Plant) -> None:
     assert values["chronicle_lag", (("partition", "1"), ("role", "persist"))] == 1
     assert values["chronicle_build_info", (("version", "1.2.3"),)] == 1
     assert values["chronicle_spool_mode", ()] == 0
+    assert values["chronicle_ready_check", (("check", "broker"),)] == 1
     async with plant.client.get("/metrics", headers={"Accept": "application/openmetrics-text"}) as answer:
         assert (await answer.text()).endswith("# EOF\n")
 

@@ -10,10 +10,10 @@ import pytest
 
 from schemas.errors import Unavailable
 from seen_world import T0
-from tables import seen_store
+from tables.rocks import Closed, Corrupt, Locked, guard, quarantine
 from tables.seen import Head, Item, Retention, Verdict, decide, remember
 from tables.seen_codec import Undecodable, bucket_of, pack, pack_key, unpack
-from tables.seen_store import Closed, Corrupt, Locked, PartitionStore, quarantine
+from tables.seen_store import PartitionStore
 
 RETENTION = Retention(window_s=100, bucket_s=30)
 
@@ -259,7 +259,7 @@ def test_seen_store_full_disk_is_an_outage_not_corruption() -> None:
         raise Exception("IO error: No space left on device: While appending to file")
 
     with pytest.raises(Unavailable):
-        seen_store._guard(full)
+        guard(full)
 
 
 def test_seen_codec_gives_back_what_was_packed() -> None:

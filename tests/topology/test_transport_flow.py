@@ -15,6 +15,8 @@ from faust.exceptions import ImproperlyConfigured
 from faust.types import TP
 
 from connectors.transport import Chunk, assigned, chunk_topic, lag, last_progress, positions, use
+from connectors.transport.flow import pause
+from connectors.transport.settings import Options
 from connectors.transport.thread import ChunkConsumerThread, Poll
 from offline import TOPIC, TP0, Ours, record
 
@@ -231,6 +233,30 @@ async def test_transport_partition_without_room_for_bytes_is_not_polled() -> Non
     ours.consumer.resume_partitions({TP0})
     await ours.receive(0, value=b"x" * 1000)
     assert ours.consumer._fetchable() == (set(), True)
+
+
+@pytest.mark.parametrize(("found", "seconds"), [(0, 0.0), (1, 0.25), (99, 0.25), (100, 0.0), (250, 0.0)])
+def test_transport_a_poll_that_found_little_waits_before_the_next(found: int, seconds: float) -> None:
+    """Not after one that has waited itself, and not while a chunk is full."""
+    options = Options(chunked=frozenset(), role="test", max_records=100, pace_s=0.25)
+    assert pause(found, options) == seconds
+
+
+async def test_transport_a_paced_consumer_pauses_after_a_small_poll() -> None:
+    """Once it has handed out what it found."""
+    ours = await Ours(pace_s=0.25).begin()
+    paused: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        paused.append(seconds)
+
+    async def poll(*_: Any, **__: Any) -> Poll:
+        return Poll(ours.thread.epoch, {TP0: [record(0)]})
+
+    ours.consumer.resume_partitions({TP0})
+    ours.consumer.sleep, ours.thread.poll = sleep, poll  # type: ignore[method-assign]
+    await ours.consumer._drain_once()
+    assert (paused, ours.channel.queue.get_nowait().value.next) == ([0.25], 1)
 
 
 async def test_transport_reading_begins_at_the_lower_durable_progress() -> None:

@@ -1,0 +1,80 @@
+"""Postgres goes under load and comes back: how soon SQLite takes over, how quickly all comes home."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cases import Round
+from benchmarks.postgres import own_postgres
+from benchmarks.running import ROOT, asked, ended, until, up
+
+#: Seconds of load before Postgres goes and after it is back; how long the way home may take.
+BEFORE_S, HOME_S = 5.0, 90.0
+CAME = 'SELECT coalesce(sum("rows"), 0) FROM sync_runs'
+HOME = 'SELECT sum("rows") / extract(epoch FROM max(finished_at) - min(started_at)) FROM sync_runs'
+
+
+def failover(rate: float, away_s: float) -> Round:
+    """A round: `switch` (s from Postgres' last row to SQLite's first), `home` (rows/s from SQLite to Postgres, while
+    the load goes on)."""
+
+    def once() -> Mapping[str, float]:
+        with own_postgres() as postgres, up("--database", postgres.dsn) as stack, _load(stack["url"], rate):
+            time.sleep(BEFORE_S)
+            postgres.stop()
+            time.sleep(away_s)
+            first, held = _in_sqlite(Path(stack["sqlite"]))
+            postgres.start()
+            last = _last_before(postgres.dsn, first)
+            home = _home(stack["url"], postgres.dsn, held)
+        return {"switch": first - last, "home": home}
+
+    return once
+
+
+@contextlib.contextmanager
+def _load(url: str, rate: float) -> Iterator[None]:
+    """Until the end of the context; that it was cut off then is no failure."""
+    command = [sys.executable, "-m", "benchmarks.bulk_load", url, "--events", str(int(rate * 600)), "--rate", str(rate)]
+    options = ("--size", "10")
+    with ended(subprocess.Popen([*command, *options], cwd=ROOT, stdout=subprocess.DEVNULL)) as load:
+        yield
+        if load.poll() is not None:
+            raise RuntimeError(f"the load ended with {load.returncode}")
+
+
+def _home(url: str, dsn: str, held: int) -> float:
+    """Rows a second, by the book that sync-back keeps in Postgres; at least `held` rows must have come."""
+    until(lambda: asked(dsn, CAME) >= held, HOME_S, f"{held} rows", every=0.5)
+    until(lambda: _waiting(url) == 0, HOME_S, "the last row of SQLite", every=0.5)
+    return float(asked(dsn, HOME))
+
+
+def _waiting(url: str) -> int:
+    with urllib.request.urlopen(f"{url}/stats", timeout=10.0) as answer:
+        found: dict[str, Any] = json.load(answer)
+    return int(found["parts"]["stored"]["sqlite"])
+
+
+def _in_sqlite(file: Path) -> tuple[float, int]:
+    """(epoch seconds of the first row, rows that wait)."""
+    with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
+        (first,) = connection.execute("SELECT min(stored_at) FROM events").fetchone()
+        (held,) = connection.execute("SELECT count(*) FROM outbox WHERE state = 'pending'").fetchone()
+    if first is None or not held:
+        raise RuntimeError("SQLite took nothing")
+    return float(first) / 1e6, int(held)
+
+
+def _last_before(dsn: str, first: float) -> float:
+    query = "SELECT extract(epoch FROM max(stored_at))::float8 FROM events WHERE stored_at < to_timestamp($1)"
+    return float(asked(dsn, query, first))

@@ -1,0 +1,88 @@
+"""A thousand people watch one process: what that costs those who send."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cases import Round
+from benchmarks.running import ROOT, ended, told, until, up
+
+CLIENTS, CONNECTIONS = 1_000, 32
+#: Events for all of them, a second; each client gets each.
+WATCHED_RATE = 5
+START_S = 60.0
+
+
+def live(seconds: float) -> Round:
+    """A round: `rate_0` and `rate_1000` (requests/s, one event each), `kept` (their quotient), `p99_1000` (ms), and
+    `sent` (events/s that reached the clients)."""
+
+    def once() -> Mapping[str, float]:
+        with up() as stack, tempfile.TemporaryDirectory(prefix="chronicle-bench-") as folder:
+            url, file = stack["url"], Path(folder) / "told.json"
+            alone = _single(url, seconds)
+            command = [sys.executable, "-m", "benchmarks.watchers", url, str(file), "--clients", str(CLIENTS)]
+            with ended(subprocess.Popen(command, cwd=ROOT)) as watchers:
+                until(lambda: _told(file)["clients"] == CLIENTS, START_S, f"{CLIENTS} clients", every=0.5)
+                seen = _told(file)["events"]
+                watched = _watched(url, lambda: _single(url, seconds))
+                reached = _told(file)["events"] - seen
+                if watchers.poll() is not None:
+                    raise RuntimeError("the watchers ended")
+        if not reached:
+            raise RuntimeError("nothing reached the clients")
+        rate = watched["requests"] / watched["seconds"]
+        before = alone["requests"] / alone["seconds"]
+        return {
+            "rate_0": before,
+            "rate_1000": rate,
+            "kept": rate / before,
+            "p99_1000": watched["p99_ms"],
+            "sent": reached / watched["seconds"],
+        }
+
+    return once
+
+
+def _single(url: str, seconds: float) -> dict[str, Any]:
+    return told("benchmarks.single_load", url, "--connections", CONNECTIONS, "--seconds", seconds)
+
+
+def _watched(url: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `work` gives, while events for all clients come beside it."""
+    command = [sys.executable, "-m", "benchmarks.live", url, str(WATCHED_RATE)]
+    with ended(subprocess.Popen(command, cwd=ROOT)) as sender:
+        found = work()
+        if sender.poll() is not None:
+            raise RuntimeError(f"the sender of what is watched ended with {sender.returncode}")
+    return found
+
+
+def _told(file: Path) -> dict[str, int]:
+    found: dict[str, int] = json.loads(file.read_text()) if file.exists() else {"clients": 0, "events": 0}
+    return found
+
+
+def main() -> None:
+    """Send what the clients watch, until ended."""
+    url, rate = sys.argv[1], float(sys.argv[2])
+    body = json.dumps(
+        {"session_id": "watched", "event_type": "notification", "payload": {"cwd": "/p/watched", "message": "x" * 500}}
+    ).encode()
+    while True:
+        request = urllib.request.Request(f"{url}/events", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            answer.read()
+        time.sleep(1 / rate)
+
+
+if __name__ == "__main__":
+    main()

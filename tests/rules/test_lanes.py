@@ -1,0 +1,47 @@
+"""Lanes that linger: what is worked off together is bounded in number and in bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from agents.lanes import MOST_BYTES, Lingering
+
+FOREVER = 3600.0
+
+
+class Kept(Lingering):
+    """Keeps the sizes of its batches."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(0, most=most, linger_s=FOREVER)
+        self.batches: asyncio.Queue[int] = asyncio.Queue()
+
+    async def work(self, chunks: Sequence[Any]) -> None:
+        self.batches.put_nowait(len(chunks))
+
+    def failed(self, error: Exception) -> None:
+        raise error
+
+
+def chunk(records: int, size: int) -> Any:
+    value = b"x" * size
+    return SimpleNamespace(records=[SimpleNamespace(value=value)] * records, live=True, first=0)
+
+
+@pytest.mark.parametrize(
+    ("most", "records", "size", "together"),
+    [(10, 5, 1, 2), (10_000, 2, MOST_BYTES // 4, 2), (10_000, 1, MOST_BYTES, 1)],
+)
+async def test_a_batch_ends_when_it_is_large_enough(most: int, records: int, size: int, together: int) -> None:
+    """Before the linger is over: by the number of its records, or by their bytes."""
+    lane = Kept(most)
+    for _ in range(together):
+        await lane.put(chunk(records, size))
+    async with asyncio.timeout(5):
+        assert await lane.batches.get() == together
+    await lane.close()
