@@ -51,6 +51,11 @@ class Watcher:
         self._hub.regroup(self, self._filter, wanted)
         self._filter = wanted
 
+    @property
+    def bytes(self) -> int:
+        """What waits for it, about."""
+        return self._bytes
+
     def offer(self, live: LiveEvent) -> None:
         """Queue what it wants; when the queue is full the oldest go."""
         self._queue.append(live)
@@ -68,9 +73,10 @@ class Watcher:
                     await self._there.wait()
             except TimeoutError:
                 pass
-        return self._all()
+        return self.take_now()
 
-    def _all(self) -> list[LiveEvent | Missed]:
+    def take_now(self) -> list[LiveEvent | Missed]:
+        """What is there; how many were missed comes first."""
         found: list[LiveEvent | Missed] = []
         if self.missed and self._missed_after is not None:
             found.append(Missed(self.missed, self._missed_after))
@@ -96,6 +102,8 @@ class Hub:
 
     def __init__(self) -> None:
         self.marks: Marks | None = None
+        #: Set with each event; whoever waits for it clears it.
+        self.fed = asyncio.Event()
         #: Where one stands who has seen all that was published since `begin`; None when nothing was.
         self.seen: Marks | None = None
         self._ring: deque[LiveEvent] = deque()
@@ -126,6 +134,7 @@ class Hub:
             if wanted.matches(live):
                 for watcher in group:
                     watcher.offer(live)
+        self.fed.set()
 
     def watch(self, wanted: LiveFilter) -> Watcher:
         """From now on. Raises `RuntimeError` before `begin`."""

@@ -16,22 +16,25 @@ from benchmarks.cases import Round
 from benchmarks.running import ROOT, ended, told, until, up
 
 CLIENTS, CONNECTIONS = 1_000, 32
+#: Requests/s of a team that works: what its hooks wait for, beside what the process can do at most.
+STEADY = 200
 #: Events for all of them, a second; each client gets each.
 WATCHED_RATE = 5
 START_S = 60.0
 
 
 def live(seconds: float) -> Round:
-    """A round: `rate_0` and `rate_1000` (requests/s, one event each), `kept` (their quotient), `p99_1000` (ms), and
-    `sent` (events/s that reached the clients)."""
+    """A round: `rate_0` and `rate_1000` (requests/s at most, one event each), `kept` (their quotient), `p99_0` and
+    `p99_1000` (ms, at STEADY requests/s), `sent` (events/s that reached the clients)."""
 
     def once() -> Mapping[str, float]:
         with up() as stack, tempfile.TemporaryDirectory(prefix="chronicle-bench-") as folder:
             url, file = stack["url"], Path(folder) / "told.json"
-            alone = _single(url, seconds)
+            quiet, alone = _single(url, seconds, STEADY), _single(url, seconds)
             command = [sys.executable, "-m", "benchmarks.watchers", url, str(file), "--clients", str(CLIENTS)]
             with ended(subprocess.Popen(command, cwd=ROOT)) as watchers:
                 until(lambda: _told(file)["clients"] == CLIENTS, START_S, f"{CLIENTS} clients", every=0.5)
+                calm = _watched(url, lambda: _single(url, seconds, STEADY))
                 seen = _told(file)["events"]
                 watched = _watched(url, lambda: _single(url, seconds))
                 reached = _told(file)["events"] - seen
@@ -45,15 +48,18 @@ def live(seconds: float) -> Round:
             "rate_0": before,
             "rate_1000": rate,
             "kept": rate / before,
-            "p99_1000": watched["p99_ms"],
+            "p99_0": quiet["p99_ms"],
+            "p99_1000": calm["p99_ms"],
             "sent": reached / watched["seconds"],
         }
 
     return once
 
 
-def _single(url: str, seconds: float) -> dict[str, Any]:
-    return told("benchmarks.single_load", url, "--connections", CONNECTIONS, "--seconds", seconds)
+def _single(url: str, seconds: float, rate: int = 0) -> dict[str, Any]:
+    """With a rate of 0: as many as are answered."""
+    options = ("--connections", CONNECTIONS, "--seconds", seconds, "--rate", rate)
+    return told("benchmarks.single_load", url, *options)
 
 
 def _watched(url: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Never, Protocol
 
 import msgspec
 import structlog
@@ -20,6 +20,7 @@ from agents.broadcast import Hub, Missed, Watcher
 from agents.live_tail import LiveTail
 from app.views import respond
 from app.views.live_faces import STUCK_S, Sse, Ws
+from app.views.live_pump import STATS_S, Carried, Pump
 from app.views.params import Query
 from app.views.route import Param, Route
 from connectors.ports import Codec
@@ -31,8 +32,6 @@ log = structlog.get_logger("chronicle.live")
 
 #: Seconds without an event until the place is told again: proxies close what is silent for a minute.
 HEARTBEAT_S: Final = 15.0
-#: Seconds between two pushes of figures.
-STATS_S: Final = 1.0
 #: Seconds in which events gather after some were sent: a thousand who watch a busy stream would each be written to for
 #: each event otherwise.
 GATHER_S: Final = 0.05
@@ -112,6 +111,7 @@ class LiveViews:
         self._tail, self._history, self._partitions, self._stats = tail, history, partitions, stats
         self._metrics, self._heartbeat_s, self._gather_s = metrics, heartbeat_s, gather_s
         self._figured: tuple[float, bytes | None] = (-STATS_S, None)
+        self._pump = Pump(self._figures, gather_s=gather_s, heartbeat_s=heartbeat_s)
 
     async def sse(self, request: Request) -> StreamResponse:
         wanted, after = self._asked(request)
@@ -119,7 +119,7 @@ class LiveViews:
             response = web.StreamResponse(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
             response.content_type = "text/event-stream"
             await response.prepare(request)
-            if request.method != "HEAD" and not await self._serve(hub, wanted, after, Sse(response)):
+            if request.method != "HEAD" and not await self._serve(hub, wanted, after, Sse(response, request.transport)):
                 _abort(request)  # who reads nothing would not read the end of the answer either
         return response
 
@@ -174,19 +174,8 @@ class LiveViews:
     async def _go_on(self, hub: Hub, after: Marks | None, face: Sse | Ws) -> bool:
         watcher = face.watcher = await self._caught_up(hub, after, face)
         watcher.filter = face.filter  # it may have been changed meanwhile
-        told, figured = asyncio.get_running_loop().time(), float("-inf")
         try:
-            figured = await self._pulse(face, figured)  # a page that was just opened shows them at once
-            while True:
-                if found := await watcher.take(STATS_S):
-                    await self._send(face, found)
-                figured = await self._pulse(face, figured)
-                now = asyncio.get_running_loop().time()
-                if now - told >= self._heartbeat_s:
-                    told = now
-                    await face.place(watcher.marks)
-                if found:
-                    await asyncio.sleep(self._gather_s)
+            await (self._carried(hub, face, watcher) if isinstance(face, Sse) else self._by_itself(face, watcher))
         except (ConnectionError, asyncio.CancelledError):
             return True
         except TimeoutError:
@@ -194,13 +183,35 @@ class LiveViews:
         finally:
             hub.leave(watcher)
 
+    async def _carried(self, hub: Hub, face: Sse, watcher: Watcher) -> Never:
+        """With all the others, but for the time in which it does not keep up."""
+        one = Carried(face, watcher, asyncio.get_running_loop().time())
+        while True:
+            await self._pump.carry(hub, one)
+            await self._send(face, watcher.take_now())
+            await face.caught_up()
+
+    async def _by_itself(self, face: Ws, watcher: Watcher) -> Never:
+        told, figured = asyncio.get_running_loop().time(), float("-inf")
+        figured = await self._pulse(face, figured)  # a page that was just opened shows them at once
+        while True:
+            if found := await watcher.take(STATS_S):
+                await self._send(face, found)
+            figured = await self._pulse(face, figured)
+            now = asyncio.get_running_loop().time()
+            if now - told >= self._heartbeat_s:
+                told = now
+                await face.place(watcher.marks)
+            if found:
+                await asyncio.sleep(self._gather_s)
+
     async def _send(self, face: Sse | Ws, found: Sequence[LiveEvent | Missed]) -> None:
         for one in found:
             if isinstance(one, Missed):
                 self._metrics.inc("chronicle_live_missed_total", one.count)
         await face.send_all(found)
 
-    async def _pulse(self, face: Sse | Ws, figured: float) -> float:
+    async def _pulse(self, face: Ws, figured: float) -> float:
         """Figures, if it is time for them again; when they were told last."""
         now = asyncio.get_running_loop().time()
         if now - figured < STATS_S or (figures := self._figures(now)) is None:
