@@ -27,7 +27,8 @@ from schemas.event import LoggedEvent
 from schemas.metrics import Metrics
 from schemas.topics import Topics
 
-BATCH = 1000  # rows in one transaction
+BATCH = 4000  # rows in one transaction at most: what a batch waits for costs as much for ten rows
+LEAST = 100  # rows that a batch is not cut below, however often batches fail
 TICK = 1.0  # seconds between two looks; a half-open breaker is used this soon
 
 T = TypeVar("T")
@@ -86,6 +87,7 @@ class SyncBack:
         self._topics, self._clock, self._metrics = topics, clock, metrics
         self._digest, self._worker, self._scope = digest, worker, scope
         self._batch, self._sleep = batch, sleep
+        self._size = batch
         self._running = False
         self._synced = 0
         self._verified_at: float | None = None
@@ -101,17 +103,19 @@ class SyncBack:
         }
 
     async def run_forever(self) -> None:
-        """Tend the gate and drain, once a second; rows left over from an earlier run go first of all.
+        """Tend the gate and drain, once a second, and at once again while whole batches are waiting; rows left over
+        from an earlier run go first of all.
 
-        Raises only CancelledError: a failed pass is told once and tried again.
+        Raises only CancelledError: a failed pass is told once and tried again, in smaller batches.
         """
         while True:
             await self._gate.tend()
             try:
-                await self.sync_once()
+                more = (await self.sync_once()).events >= self._batch
             except Exception as error:  # a timer's shell: the next pass starts over
                 self._say(error)
-            await self._sleep(TICK)
+                self._size, more = max(self._size // 2, min(LEAST, self._batch)), False
+            await self._sleep(0.0 if more else TICK)
 
     async def sync_once(self) -> Synced:
         """Drain what is waiting now. Nothing when the primary is away or another process is at it.
@@ -143,7 +147,7 @@ class SyncBack:
         """At most what was found at the start: live batches may be adding rows all the while."""
         events = letters = 0
         while events < found:
-            rows = await self._backlog.peek(min(self._batch, found - events))
+            rows = await self._backlog.peek(min(self._size, found - events))
             if not rows:
                 break
             points.at("sync.read")
@@ -151,6 +155,7 @@ class SyncBack:
             await self._backlog.mark_synced(rows[-1].seq)
             points.at("sync.marked")
             events += len(rows)
+            self._size = min(2 * self._size, self._batch)
             self._note(len(rows), found - events)
         return events, letters
 

@@ -208,7 +208,9 @@ class FailoverSettings(Section):
         ge=0,
         description="Against flapping: least time between two switches, in seconds.",
     )
-    sync_batch: int = Field(1000, ge=1, le=10_000, description="Events brought back to Postgres in one transaction.")
+    sync_batch: int = Field(
+        4000, ge=1, le=10_000, description="Events brought back to Postgres in one transaction, at most."
+    )
 
 
 class LoggingSettings(Section):

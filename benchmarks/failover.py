@@ -20,7 +20,13 @@ from benchmarks.running import ROOT, asked, ended, until, up
 #: Seconds of load before Postgres goes and after it is back; how long the way home may take.
 BEFORE_S, HOME_S = 5.0, 90.0
 CAME = 'SELECT coalesce(sum("rows"), 0) FROM sync_runs'
-HOME = 'SELECT sum("rows") / extract(epoch FROM max(finished_at) - min(started_at)) FROM sync_runs'
+#: Rows a second while there was something to bring home: a batch's time is that from the end of the one before, the
+#: looks into SQLite between them included, or its own, when nothing had waited (sync-back looks once a second then).
+HOME = """
+SELECT sum("rows") / sum(extract(epoch FROM finished_at - CASE WHEN started_at - before < interval '0.9 s' THEN before
+    ELSE started_at END))
+FROM (SELECT "rows", started_at, finished_at, lag(finished_at) OVER (ORDER BY finished_at) AS before FROM sync_runs) r
+"""
 
 
 def failover(rate: float, away_s: float) -> Round:

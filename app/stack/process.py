@@ -41,7 +41,6 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
 
     `answers` may block for a second and never raises; `stop_signal` asks it to end in order, `death_signal` is what the
     kernel sends it when the supervisor is gone. `shows` says which of its lines the terminal gets (its file gets all).
-    `nice` is added to our own niceness: from 0 (as we are) to 19 (only what nobody else wants).
     """
 
     name: str
@@ -52,7 +51,6 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     user: Identity | None = None
     stop_signal: int = signal.SIGTERM
     death_signal: int = signal.SIGKILL
-    nice: int = 0
     shows: Callable[[str], bool] = lambda _line: True
 
 
@@ -66,24 +64,11 @@ def spawn_options(program: Program) -> dict[str, Any]:
         "cwd": program.cwd,
         "env": environment(program.env),
         "process_group": 0,
-        "preexec_fn": before_exec(program.death_signal, program.nice),
+        "preexec_fn": die_with_parent(program.death_signal),
     }
     if program.user:
         options |= {"user": program.user.uid, "group": program.user.gid, "extra_groups": []}
     return options
-
-
-def before_exec(death_signal: int, nice: int) -> Callable[[], None]:
-    """What a child does between fork and exec: `die_with_parent`, and giving way to others."""
-    last_will = die_with_parent(death_signal)
-
-    def apply() -> None:
-        if last_will is not None:
-            last_will()
-        if nice:
-            os.nice(nice)
-
-    return apply
 
 
 def die_with_parent(death_signal: int) -> Callable[[], None] | None:

@@ -42,9 +42,6 @@ Prepare = Callable[[str, str], Awaitable[None]]
 
 #: What a stream worker does.
 STREAM_ROLES = "dedupe,persist,aggregate,history"
-#: Niceness of the stream workers: who takes an event in goes before who carries it on. A hook waits for the first, and
-#: the log keeps what the second has not done yet.
-GIVE_WAY = 10
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,14 +213,14 @@ class Stack:
         programs = [self._worker("ingest", "ingest,api", self.plan.host, self._port, shared)]
         for name in self._stream_names:
             loopback = {**shared, "CHRONICLE_SERVER__HOST": "127.0.0.1"}  # its port is for probes alone
-            programs.append(self._worker(name, STREAM_ROLES, "127.0.0.1", self._ports.choose(name), loopback, GIVE_WAY))
+            programs.append(self._worker(name, STREAM_ROLES, "127.0.0.1", self._ports.choose(name), loopback))
         for program in programs:
             self._children[program.name] = self._supervisor.start(program)
         await asyncio.gather(*(self._children[p.name].wait_ready(self.plan.start_timeout) for p in programs))
         if self._stream_names:  # without them nothing is ready, and shall not be
             await self._wait_ready()
 
-    def _worker(self, name: str, roles: str, host: str, port: int, shared: Mapping[str, str], nice: int = 0) -> Program:
+    def _worker(self, name: str, roles: str, host: str, port: int, shared: Mapping[str, str]) -> Program:
         own = {
             "CHRONICLE_SERVER__PORT": str(port),
             "CHRONICLE_WORKER__NAME": name,
@@ -234,7 +231,6 @@ class Stack:
             name=name,
             argv=(*self.plan.worker, "--roles", roles, "--name", name),
             env={**shared, **own},
-            nice=nice,
             answers=lambda: self._is_ours(name, get_json(f"http://{host}:{port}/health")),
         )
 

@@ -18,7 +18,7 @@ from app.stack.kafka import broker_answers, properties
 from app.stack.lock import StateLock
 from app.stack.ports import FIRST, LAST, PortBook, free_port, is_free
 from app.stack.postgres import server_answers
-from app.stack.process import Identity, Program, spawn_options
+from app.stack.process import Identity
 from app.stack.reach import can_traverse, reachable_copy
 from app.stack.ready import Pids, Ready, ReadyFiles, TopicNames
 from schemas.errors import Misconfigured
@@ -251,12 +251,3 @@ def test_a_port_claimed_by_another_process_is_not_chosen(tmp_path: Path) -> None
         assert PortBook(tmp_path / "ports.json").choose("http", prefer=port) != port
         other.communicate()
     assert PortBook(tmp_path / "again.json").choose("http", prefer=port) == port
-
-
-def test_a_program_that_shall_give_way_does() -> None:
-    """Its niceness is above ours by what it says; the others have ours."""
-    told = (sys.executable, "-c", "import os; print(os.nice(0))")
-    for nice in (0, 7):
-        program = Program(name="n", argv=told, answers=lambda: True, nice=nice)
-        found = subprocess.run(told, stdout=subprocess.PIPE, check=True, **spawn_options(program))
-        assert int(found.stdout) == min(19, os.nice(0) + nice)

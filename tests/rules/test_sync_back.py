@@ -8,8 +8,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from agents.quarantine import decode
-from agents.sync_back import Mismatch, SyncBack, Synced
-from connectors.ports import Batch, OutboxRow, Span
+from agents.sync_back import LEAST, TICK, Mismatch, SyncBack, Synced
+from connectors.ports import Batch, OutboxRow, Receipt, Span
 from fakes_persist import (
     TOPICS,
     CountingMetrics,
@@ -201,6 +201,43 @@ async def test_a_pass_ends_while_live_batches_keep_coming() -> None:
 
     house.local.peek = busy  # type: ignore[method-assign]
     assert (await house.sync.sync_once()).events == 10
+
+
+async def test_a_postgres_that_cannot_take_whole_batches_gets_smaller_ones() -> None:
+    """Until it keeps up; a batch that went through lets the next one grow again."""
+    house = House(3 * LEAST + 7, batch=8 * LEAST)
+    write, sizes = house.primary.write, list[int]()
+
+    async def slow(batch: Batch) -> Receipt:
+        sizes.append(len(batch.events))
+        if len(batch.events) > LEAST:
+            raise away("canceled: statement timeout")
+        return await write(batch)
+
+    house.primary.write = slow  # type: ignore[method-assign]
+    service = asyncio.create_task(house.sync.run_forever())
+    while await house.local.pending():
+        await asyncio.sleep(0)
+    service.cancel()
+    assert sizes[:4] == [3 * LEAST + 7] * 2 + [2 * LEAST, LEAST]
+    assert sorted(house.order) == list(range(3 * LEAST + 7))
+
+
+async def test_whole_batches_do_not_wait_for_the_next_look() -> None:
+    """As long as rows come quicker than they go, passes follow each other at once."""
+    house, tended = House(20, batch=4), list[float]()
+    tend = house.gate.tend
+
+    async def told() -> None:
+        tended.append(house.clock.at)
+        await tend()
+
+    house.gate.tend = told  # type: ignore[method-assign]
+    service = asyncio.create_task(house.sync.run_forever())
+    while len(tended) < 3:
+        await asyncio.sleep(0)
+    service.cancel()
+    assert [at - tended[0] for at in tended[:3]] == [0.0, 0.0, TICK]
 
 
 async def test_the_service_goes_on_after_any_failure_and_says_it_once() -> None:
