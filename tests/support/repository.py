@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 #: The packages, in walking order.
 HOUSE = ("chronicle", "app", "agents", "tables", "connectors", "schemas")
-FOLDERS = (*HOUSE, "tests", "benchmarks", "examples", "scripts", "docs", "deploy", ".ci")
+FOLDERS = (*HOUSE, "tests", "benchmarks", "chaos", "examples", "scripts", "docs", "deploy", ".ci")
 _TEXT = {
     *(".py", ".md", ".toml", ".yml", ".yaml", ".json", ".avsc", ".txt", ".lock", ".mako"),
     *(".html", ".css", ".js", ".sql", ""),
