@@ -13,7 +13,7 @@ import pytest_asyncio
 from agents.broadcast import Hub, Watcher
 from app.views import live, live_faces
 from app.views.live_faces import WRITE_BYTES, Sse
-from app.views.live_pump import Carried, Pump
+from app.views.live_pump import SLICE, SLICE_S, WRITES_PER_S, Carried, Pump
 from fakes_persist import make_event
 from live_world import Plant
 from reading import serving
@@ -52,8 +52,13 @@ class House:
     def __init__(self, figures: bytes | None = None, heartbeat_s: float = 60.0) -> None:
         self.hub = Hub()
         self.hub.begin(Marks((0,)))
-        self.pump = Pump(lambda now: figures, gather_s=0.0, heartbeat_s=heartbeat_s)
+        self.slept: list[float] = []
+        self.pump = Pump(lambda now: figures, gather_s=0.0, heartbeat_s=heartbeat_s, sleep=self.sleep)
         self.tasks: list[asyncio.Task[None]] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        await asyncio.sleep(0)
 
     def enter(self, wanted: LiveFilter = ALL, *, chunked: bool = True) -> tuple[Wire, Watcher, asyncio.Task[None]]:
         wire, watcher = Wire(), self.hub.watch(wanted)
@@ -102,6 +107,19 @@ async def test_all_who_want_the_same_get_the_same() -> None:
         data = framed(b"".join(one.sse for one in wanted))
         assert [await written(wire) for wire in many] == [[data]] * 60
         assert await written(other) == [framed(unlike.sse)]
+
+
+async def test_many_are_told_less_often() -> None:
+    """The pause after a pass is in proportion to what was written; others have their turn in between as well."""
+    async with house() as here:
+        many = [here.enter()[0] for _ in range(60)]
+        here.publish()
+        for wire in many:
+            await written(wire)
+        async with asyncio.timeout(10):
+            while 60 / WRITES_PER_S not in here.slept:
+                await asyncio.sleep(0)
+        assert here.slept.count(SLICE_S) == 60 // SLICE
 
 
 async def test_without_chunks_the_body_is_plain() -> None:
