@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.event import HookEvent, IdOrigin, LoggedEvent, Position
+from schemas.event import LoggedEvent, Position
 from tables.histogram import quantile
 from tables.usage import (
     GRAINS,
@@ -34,28 +34,7 @@ from tables.usage import (
 from tables.usage_apply import apply
 from tables.usage_compare import is_kept
 from tables.usage_names import LIMITS, MAX_PROJECTS, MAX_TOOL_NAMES, NAMES_KEPT
-
-NOON = 1_763_726_400  # 2025-11-21T12:00:00Z, epoch seconds
-SECOND = 1_000_000
-
-
-def logged(offset: int, event_type: str = "user_prompt", at: float = NOON, **fields: Any) -> LoggedEvent:
-    """An event of session `s` at this offset and time (epoch seconds)."""
-    event = HookEvent(
-        **{
-            "event_id": UUID(int=offset),
-            "fingerprint": b"f" * 16,
-            "id_origin": IdOrigin.FRESH,
-            "session_id": "s",
-            "event_type": event_type,
-            "occurred_at": int(at * SECOND),
-            "received_at": int(at * SECOND),
-            "source": "test",
-            "payload": "{}",
-            **fields,
-        }
-    )
-    return LoggedEvent(event=event, ingest=Position(0, offset), events=Position(0, offset), value=b"")
+from usage_events import NOON, SECOND, logged
 
 
 class Store:

@@ -3,42 +3,25 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.event import HookEvent, IdOrigin, LoggedEvent, Position
+import usage_events
+from schemas.event import LoggedEvent, Position
 from tables.usage import SECOND, Key, SessionUse, Usage, Value, advance
 from tables.usage_apply import apply
 from tables.usage_compare import SWEEP, Recount, compare, is_kept, mended
+from usage_events import NOON
 
-NOON = 1_763_726_400
 LATE = NOON * 2 * SECOND
 ALL: Key = ("usage", "hour", NOON, "all", "")
-
-
-def logged(offset: int, event_type: str = "user_prompt", at: float = NOON, **fields: Any) -> LoggedEvent:
-    event = HookEvent(
-        **{
-            "event_id": UUID(int=offset),
-            "fingerprint": b"f" * 16,
-            "id_origin": IdOrigin.FRESH,
-            "session_id": "s",
-            "event_type": event_type,
-            "occurred_at": int(at * SECOND),
-            "received_at": int(at * SECOND),
-            "source": "test",
-            "payload": "{}",
-            "cwd": "/p/shop",
-            **fields,
-        }
-    )
-    return LoggedEvent(event=event, ingest=Position(0, offset), events=Position(0, offset), value=b"")
+logged = functools.partial(usage_events.logged, cwd="/p/shop")
 
 
 class Live:
