@@ -36,9 +36,9 @@ from tables.seen import Retention, decide
 from tables.seen_codec import pack, pack_key
 from tables.seen_store import PartitionStore
 
-READY_S: Final = 300.0
+READY_S: Final = 900.0
 #: Seconds that a peer may take to work off all ids, and that it then has to commit.
-WORK_S, SETTLE_S = 900.0, 3.0
+WORK_S, SETTLE_S = 2_400.0, 3.0
 #: Seconds that a peer has to end in order.
 END_S: Final = 15.0
 #: Events that are made at once.

@@ -148,8 +148,12 @@ def _commit_across_a_gap(module: Any) -> None:
 
 
 def _count_again(module: Any) -> None:
-    """Every event is taken for new: a batch that comes again counts once more."""
-    module._all_new = lambda *_: True
+    """Every event is taken for new: a batch that comes again counts once more.
+
+    Both questions are answered so: after a kill dedup passes its chunks on again, too, and a batch with such repeats in
+    it would be counted event by event, rightly.
+    """
+    module._ordered = module._all_new = lambda *_: True
 
 
 BUGS: Mapping[str, Bug] = {

@@ -29,7 +29,11 @@ LOOK = {
         "connectors.transport.ledger",
         "chaos.seeded",
     ),
-    "count-again": ("m._all_new.__module__", "tables.usage_apply", "chaos.seeded"),
+    "count-again": (
+        "m._ordered.__module__, m._all_new.__module__",
+        "('tables.usage_apply', 'tables.usage_apply')",
+        "('chaos.seeded', 'chaos.seeded')",
+    ),
 }
 
 
