@@ -40,8 +40,9 @@ from tables.usage_codec import CLOCK, NewestTime, pack, pack_key
 from tables.usage_store import UsageStore
 from tables.usage_table import UsageTable
 
-#: Records and seconds that are counted at once: a busy key is written once for all of them.
-BATCH, LINGER_S = 5_000, 1.0
+#: Records and seconds that are counted at once: a busy key is written once for all of them. Half of what may be handed
+#: out and not acked (`connectors.transport.use`).
+BATCH, LINGER_S = 4_000, 1.0
 #: Tombstones sent with one batch once buckets have expired.
 TOMBSTONES = 500
 #: Seconds for the acks of one batch.

@@ -25,7 +25,7 @@ PRIORITY_EVENTS = frozenset({"session_start", "error"})
 class BatchPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """`max_wait_s` in seconds; `max_bytes` counts the Avro records. `enabled` false: every chunk at once, by itself.
 
-    `backlog` bounds memory: the agent stops reading when `backlog` whole batches wait for the sink.
+    `backlog` bounds memory: the agent stops reading when `backlog` whole batches wait behind the one that is written.
     """
 
     enabled: bool = True
@@ -33,7 +33,7 @@ class BatchPolicy(msgspec.Struct, frozen=True, kw_only=True):
     max_wait_s: float = 0.1
     max_bytes: int = 8 << 20
     priority_events: frozenset[str] = PRIORITY_EVENTS
-    backlog: int = 2
+    backlog: int = 1
 
 
 class Slice(msgspec.Struct, frozen=True, kw_only=True):

@@ -111,8 +111,8 @@ def read(records: Sequence[Any], peek: Peek) -> Read:
 
 def _size(record: Any) -> int:
     """Value, key and headers: all of it is written again, and the log has one limit for the whole."""
-    headers = sum(len(name) + len(value or b"") for name, value in record.headers) if record.headers else 0
-    return len(record.value or b"") + len(record.key or b"") + headers
+    size = len(record.value or b"") + len(record.key or b"")
+    return size + sum(len(name) + len(value or b"") for name, value in record.headers) if record.headers else size
 
 
 def output(
@@ -340,12 +340,12 @@ class Lane:
         (self._deps.held.add if now else self._deps.held.discard)(self._partition)
 
     def _report(self, decided: _Decided) -> None:
-        deps, tally = self._deps, Counter(decided.decision.verdicts)
+        deps, tally = self._deps, Counter(map(int, decided.decision.verdicts))  # an enum's own hash is slow
         for name, verdicts in _COUNTED.items():
-            if number := sum(tally[verdict] for verdict in verdicts):
+            if number := sum(tally[int(verdict)] for verdict in verdicts):
                 deps.metrics.inc(name, number)
         causes = Counter(poison.cause for poison in decided.poisons.values())
-        causes["conflict"] += tally[Verdict.CONFLICT]
+        causes["conflict"] += tally[int(Verdict.CONFLICT)]
         for cause, number in causes.items():
             if number:
                 deps.metrics.inc("chronicle_dead_letters_total", number, stage="dedupe", cause=cause)

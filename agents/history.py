@@ -28,8 +28,9 @@ from schemas.metrics import Metrics
 from tables.usage import Key, ToolUse, Usage
 from tables.usage_codec import unpack_key, unpack_value
 
-#: Records and seconds that are written at once. Less than a stopping app waits for its agents (2 s).
-BATCH, LINGER_S = 5_000, 1.5
+#: Records and seconds that are written at once. Half of what may be handed out and not acked, and less than a stopping
+#: app waits for its agents (2 s).
+BATCH, LINGER_S = 4_000, 1.5
 #: Records decoded in one go: about 5 ms, so that the event loop stays free.
 STEP = 500
 

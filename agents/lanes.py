@@ -10,8 +10,11 @@ import structlog
 
 from agents.hold import Stale
 
-#: Bytes of records from which a batch is large enough: five thousand events of 900 KiB would be 4 GiB.
-MOST_BYTES: Final = 32 << 20
+#: Bytes of records from which a batch is large enough: thousands of events of 900 KiB would be gigabytes.
+MOST_BYTES: Final = 2 << 20
+#: Bytes of a partition that are handed out and not acked where a lane lingers. Twice a batch: the next one comes while
+#: the last is worked on, and no batch waits for records that may not come before it is acked.
+UNACKED_BYTES: Final = 2 * MOST_BYTES
 _logger = structlog.get_logger("chronicle.lanes")
 
 

@@ -29,6 +29,7 @@ from schemas.topics import Topics
 
 BATCH = 4000  # rows in one transaction at most: what a batch waits for costs as much for ten rows
 LEAST = 100  # rows that a batch is not cut below, however often batches fail
+GROW = 8  # a batch that went through makes the next one an eighth larger: twice as large would fail every other time
 TICK = 1.0  # seconds between two looks; a half-open breaker is used this soon
 
 T = TypeVar("T")
@@ -155,7 +156,7 @@ class SyncBack:
             await self._backlog.mark_synced(rows[-1].seq)
             points.at("sync.marked")
             events += len(rows)
-            self._size = min(2 * self._size, self._batch)
+            self._size = min(self._size + self._size // GROW + 1, self._batch)
             self._note(len(rows), found - events)
         return events, letters
 

@@ -8,7 +8,6 @@ consumer group of its own, so that a held sink never stops dedup). What breaks e
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,6 +21,7 @@ import structlog
 from faust.app.base import BootStrategy
 
 from app import problems
+from app.memory import collect_rarely
 from app.web_server import DEFAULT_LIMITS, Answer, Limits, Runner
 from schemas.clock import SystemClock
 from schemas.errors import Misconfigured
@@ -158,7 +158,7 @@ class Process:
             made = await asyncio.gather(*(self._start(make) for make in self._streams if not self._stop.is_set()))
             apps = [app for app in made if app is not None]
             tasks += [asyncio.create_task(self._watch(app), name=str(app.conf.id)) for app in apps]
-            _calm_gc()
+            collect_rarely()
             await self._stop.wait()
             log.info("stopping")
             self._end_at = loop.time() + END_S
@@ -230,17 +230,6 @@ class Process:
             log.error("a part broke", why=why)
             self._code = BROKEN
             self._stop.set()
-
-
-def _calm_gc() -> None:
-    """What was loaded at start lives as long as the process: leave it out of every collection from now on.
-
-    Chunks make thousands of short-lived objects; with the default thresholds the collector walks the whole heap for
-    them again and again (`python -m benchmarks.transport` shows it in CPU per event).
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 async def _bounded(close: Callable[[], Awaitable[None]], name: str, seconds: float) -> None:

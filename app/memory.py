@@ -10,8 +10,9 @@ from typing import Any, Final
 _M_ARENA_MAX: Final = -8
 #: One for the event loop, one for all other threads: they hold the GIL in turn, and drivers allocate little.
 ARENAS: Final = 2
-#: New containers between two rounds of the collector: a batch has thousands of them, and they die by reference count.
-NEW_CONTAINERS: Final = 20_000
+#: New containers between two rounds of the collector, rounds of the young between two of the middle ones, and of those
+#: between two of all: a batch has thousands of containers, and they die by reference count.
+THRESHOLDS: Final = (250_000, 20, 50)
 
 
 def few_arenas(library: Any = None) -> bool:
@@ -29,10 +30,13 @@ def few_arenas(library: Any = None) -> bool:
 
 
 def collect_rarely() -> None:
-    """Let Python's collector look for cycles less often, and not at what was there before. Call it once all is there.
+    """Let Python's collector look for cycles less often, and not at what is there by now.
 
+    Call it whenever what was made so far lives as long as the process: before the parts open, and once they are there.
     A worker makes tens of thousands of containers a second and hardly a cycle; with Python's own 700
-    (`gc.get_threshold`) the collector walks through a batch many times before it is written.
+    (`gc.get_threshold`) the collector walks through a batch many times before it is written
+    (`python -m benchmarks.transport` shows it in CPU an event).
     """
+    gc.collect()
     gc.freeze()
-    gc.set_threshold(NEW_CONTAINERS, 10, 10)
+    gc.set_threshold(*THRESHOLDS)

@@ -184,7 +184,7 @@ class BatchingSettings(Section):
     """When a batch goes to the sink."""
 
     enabled: bool = Field(True, description="Off: each fetched chunk is its own batch.")
-    max_size: int = Field(2000, ge=1, le=50_000, description="Events in a batch.")
+    max_size: int = Field(5000, ge=1, le=50_000, description="Events in a batch.")
     max_wait_ms: int = Field(
         100,
         ge=0,

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import faust
 
-from agents import aggregate, dedupe, history, persist, quarantine
+from agents import aggregate, dedupe, history, lanes, persist, quarantine
 from agents.batching import BatchPolicy
 from agents.hold import Hold
 from agents.persist import PersistStatus
@@ -34,9 +34,7 @@ from schemas.errors import Unavailable
 from tables import seen_table, usage_table
 from tables.seen import Retention
 
-#: Bytes of a partition that are handed out and not acked, for roles that hold nothing on purpose: a worker has four.
-SMALL = 4 << 20
-#: Seconds between two polls that find little, for each role: how soon somebody wants what it makes.
+#: Seconds between two polls that find all there is, for each role: how soon somebody wants what it makes.
 PACES: Final = {"dedupe": 0.02, "persist": 0.05, "aggregate": 0.2, "history": 0.5}
 
 
@@ -94,7 +92,7 @@ def aggregate_role(plan: Plan, log: KafkaLog, codec: wire.AvroCodec) -> StreamRo
             role="aggregate",
             pace_s=PACES["aggregate"],
             metrics=plan.metrics,
-            max_unacked_bytes=SMALL,
+            max_unacked_bytes=lanes.UNACKED_BYTES,
         )
         table = usage_table.declare(app, names.aggregates, settings.worker_dir / "usage", abort=plan.abort)
         role.status = table.status
@@ -145,7 +143,7 @@ def history_role(plan: Plan) -> StreamRole:
             role="history",
             pace_s=PACES["history"],
             metrics=plan.metrics,
-            max_unacked_bytes=SMALL,
+            max_unacked_bytes=lanes.UNACKED_BYTES,
         )
         deps = history.Deps(store=store, log_id=log_id, metrics=plan.metrics, held=held, abort=plan.abort)
         history.attach(app, chunks=chunk_topic(app, topic), deps=deps)

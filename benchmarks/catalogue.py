@@ -29,8 +29,8 @@ LIMITS: Final = {"quick": 6 * 60.0, "full": 40 * 60.0}
 def full() -> list[Case]:
     """All that fits into forty minutes; what has one round comes last, since it cannot have fewer."""
     return [
-        _dedup(100_000),
-        _windows(80_000),
+        _dedup(150_000),
+        _windows(240_000),
         _whole(300_000, 48_000),
         _single((1, 32, 256), 4.0),
         _visible(),
@@ -62,15 +62,20 @@ def large() -> list[Case]:
 
 
 def _dedup(events: int) -> Case:
-    sides = {name: streams.dedup(side, events) for name, side in streams.dedup_sides().items()}
+    sides = {name: streams.dedup(side, _share(name, events)) for name, side in streams.dedup_sides().items()}
     figures = [Figure("rate", "events/s", least={"quix": 2.0, "faust": 6.0, "bytewax": 1.0})]
-    return Case("stream.dedup_postgres", sides, figures, usual_s=82.0 + events / 2_500, longest_s=180.0)
+    return Case("stream.dedup_postgres", sides, figures, usual_s=76.0 + events / 4_000, longest_s=180.0)
 
 
 def _windows(events: int) -> Case:
-    sides = {name: streams.windows(side, events) for name, side in streams.window_sides().items()}
+    sides = {name: streams.windows(side, _share(name, events)) for name, side in streams.window_sides().items()}
     figures = [Figure("rate", "events/s", least=dict.fromkeys(("quix", "faust", "bytewax"), 2.0))]
-    return Case("stream.window_counts", sides, figures, usual_s=82.0 + events / 2_800, longest_s=180.0)
+    return Case("stream.window_counts", sides, figures, usual_s=76.0 + events / 6_000, longest_s=180.0)
+
+
+def _share(side: str, events: int) -> int:
+    """Faust gets a quarter: it takes as long for these as the others take for all of them."""
+    return events // 4 if side == "faust" else events
 
 
 def _whole(ours: int, theirs: int) -> Case:

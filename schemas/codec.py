@@ -56,9 +56,9 @@ class AvroCodec:
     def decode(self, value: bytes | None) -> HookEvent:
         """The event in a record of any released version. Raises `Poison` (undecodable, unknown_schema)."""
         frame = self._frame_of(value)
-        record = cast("bytes", value)
+        assert value is not None  # said for the type checker
         try:
-            return read_v1(record) if frame == self._frame else self._resolve(record, frame)
+            return read_v1(value) if frame == self._frame else self._resolve(value, frame)
         except (ValueError, IndexError, KeyError, EOFError, OverflowError) as error:
             raise Poison("undecodable", f"the Avro body is broken: {error}") from error
 
@@ -77,12 +77,13 @@ class AvroCodec:
 
         Checks frame, schema id and least length only. Raises `Poison` as `decode` does.
         """
-        self._frame_of(value)
-        record = cast("bytes", value)
-        origin = _ORIGINS.get(record[ORIGIN_AT])
+        if value is None or len(value) < MIN_LENGTH or value[:ID_AT] != self._frame:
+            self._frame_of(value)  # another version, or it raises
+        assert value is not None  # said for the type checker
+        origin = _ORIGINS.get(value[ORIGIN_AT])
         if origin is None:
-            raise Poison("undecodable", f"id_origin is {record[ORIGIN_AT]}, not 0, 2 or 4")
-        return record[ID_AT:FINGERPRINT_AT], record[FINGERPRINT_AT:ORIGIN_AT], origin
+            raise Poison("undecodable", f"id_origin is {value[ORIGIN_AT]}, not 0, 2 or 4")
+        return value[ID_AT:FINGERPRINT_AT], value[FINGERPRINT_AT:ORIGIN_AT], origin
 
     def remark(self, value: bytes, suspected_duplicate_of: UUID) -> bytes:
         """The same record, marked as a suspected duplicate of another event. Raises `Poison` as `decode` does."""
@@ -267,6 +268,9 @@ def _long(number: int, bits: int) -> bytes:
 
 
 def _read_long(value: bytes, at: int) -> tuple[int, int]:
+    first = value[at]
+    if first < 128:
+        return first >> 1 ^ -(first & 1), at + 1
     eight = int.from_bytes(value[at : at + 8], "little")
     if eight & _MORE == _MORE_OF_EIGHT:  # eight bytes, as all times of our century have: drop the marks, pair by pair
         eight = eight & 0x007F007F007F007F | (eight & 0x7F007F007F007F00) >> 1
@@ -295,13 +299,16 @@ _MORE_OF_EIGHT: Final = 0x0080808080808080
 
 def _read_text(value: bytes, at: int) -> tuple[str, int]:
     length = value[at]
-    if length < 128 and not length & 1:
+    if length & 1:  # zigzag: the sign is in the first bit
+        raise ValueError("a text has a negative length")
+    if length < 128:
         at += 1
         length >>= 1
+    elif (more := value[at + 1]) < 128:
+        at += 2
+        length = (length & 127) >> 1 | more << 6
     else:
         length, at = _read_long(value, at)
-        if length < 0:
-            raise ValueError("a text has a negative length")
     end = at + length
     if end > len(value):
         raise ValueError("a text ends after the record")

@@ -14,6 +14,8 @@ from enum import IntEnum
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 #: Two equal bodies without a natural id this close together are suspected to be one event (a double install posts its
 #: pairs 20 ms to 1 s apart). Milliseconds between record timestamps.
 SUSPECT_MS = 1000
@@ -36,7 +38,7 @@ class Verdict(IntEnum):
     DEAD = 5
 
 
-class Item(NamedTuple):
+class Item(msgspec.Struct, frozen=True, gc=False):
     """One record as the rule sees it. `event_id` is None when the record could not be read.
 
     `fresh`: the server made the id, so two equal events cannot be told from one event sent twice.
@@ -237,16 +239,17 @@ class _Chunk:
         self.suspects: dict[int, bytes] = {}
 
     def verdict(self, index: int, item: Item, known: bytes | None) -> Verdict:
-        offset, timestamp_ms, event_id, fingerprint, is_fresh = item
+        event_id, fingerprint = item.event_id, item.fingerprint
         assert event_id is not None  # the caller's condition, said for the type checker
         known = known or self._own.get(event_id)
         if known is not None:
-            verdict = judge(offset, fingerprint, known)
+            verdict = judge(item.offset, fingerprint, known)
             if verdict is Verdict.REPLAY and len(known) > 16:
                 self.suspects[index] = known[16:]
             return verdict
-        suspect = self._suspect(fingerprint[:KEPT_FINGERPRINT], timestamp_ms, event_id) if is_fresh else b""
-        value = remember(offset, fingerprint, suspect)
+        kept = fingerprint[:KEPT_FINGERPRINT]
+        suspect = self._suspect(kept, item.timestamp_ms, event_id) if item.fresh else b""
+        value = remember(item.offset, fingerprint, suspect)
         self._own[event_id] = value
         self.entries.append((event_id, value))
         if not suspect:

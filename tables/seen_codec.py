@@ -23,7 +23,7 @@ _KEY = struct.Struct(">IQI")
 _HEADER = struct.Struct(">BI9qII")
 _FRESH = struct.Struct(">Iq")
 _MARK = struct.Struct(">I16s")
-_ENTRY = 32
+_ENTRY = struct.Struct("16s16s")
 
 
 class Undecodable(ValueError):
@@ -56,7 +56,8 @@ def pack(decision: Decision) -> bytes:
     """What there is to remember of a decision."""
     entries = decision.entries
     header = _HEADER.pack(VERSION, decision.bucket, *decision.head, len(entries), len(decision.fresh))
-    parts = [header, *chain.from_iterable((key, value[:16]) for key, value in entries)]
+    plain = ((key, value[:16]) for key, value in entries) if decision.suspects else entries
+    parts = [header, *chain.from_iterable(plain)]
     parts += [_FRESH.pack(*fresh) for fresh in decision.fresh]
     if decision.suspects:
         parts += [_MARK.pack(index, value[16:]) for index, (_, value) in enumerate(entries) if len(value) > 16]
@@ -71,11 +72,11 @@ def unpack(value: bytes) -> Remembered:
         raise Undecodable(f"Too short: {len(value)} bytes.") from error
     if version != VERSION:
         raise Undecodable(f"Version {version}; this one reads {VERSION}.")
-    entries_end = _HEADER.size + rest[9] * _ENTRY
+    entries_end = _HEADER.size + rest[9] * _ENTRY.size
     fresh_end = entries_end + rest[10] * _FRESH.size
     if len(value) < fresh_end or (len(value) - fresh_end) % _MARK.size:
         raise Undecodable(f"Torn: {len(value)} bytes.")
-    entries = [(value[i : i + 16], value[i + 16 : i + 32]) for i in range(_HEADER.size, entries_end, _ENTRY)]
+    entries: list[tuple[bytes, bytes]] = list(_ENTRY.iter_unpack(value[_HEADER.size : entries_end]))
     try:
         for index, suspect in _MARK.iter_unpack(value[fresh_end:]):
             event_id, seen = entries[index]

@@ -91,8 +91,8 @@ def use(
     """Make this app's transport ours. Call it before agents, topics or tables are declared on the app.
 
     `chunked` names the topics delivered as chunks of at most `max_records`; each needs exactly one agent in the app.
-    After a poll that found less, the next one waits `pace_s` seconds: what comes meanwhile makes one chunk instead of
-    many, and a lone record waits for nothing.
+    After a poll that found all there is, the next one waits `pace_s` seconds: what comes meanwhile makes one chunk
+    instead of many, and a lone record waits for nothing.
     `resume` is asked on each assignment, see `Resume`. A partition is fetched no further while more than
     `max_unacked_records` or `max_unacked_bytes` of it are handed out and not acked (one fetch may overshoot).
     On rebalance and stop the agents get `drain_timeout` seconds for what they hold; a commit gets `commit_timeout`.

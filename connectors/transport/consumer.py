@@ -59,8 +59,12 @@ class ChunkConsumer(LedgerConsumer):
             tps, timeout=POLL_WITHHELD if withheld else POLL, max_records=2 * self.options.max_records
         )
         await self._hand_out(polled, generation)
-        if seconds := pause(sum(map(len, polled.records.values())), self.options):
+        if seconds := pause(sum(map(len, polled.records.values())), self._behind(polled), self.options):
             await self.sleep(seconds)
+
+    def _behind(self, polled: Poll) -> bool:
+        """Whether the log has more of what was polled, by what the fetches told of its end."""
+        return any(self.ends.get(tp, 0) > records[-1].offset + 1 for tp, records in polled.records.items())
 
     async def _seek_again(self) -> None:
         await self.perform_seek()

@@ -29,9 +29,10 @@ def start_offset(*, committed: int | None, durable: int | None, begin: int, end:
     return Start(wanted) if begin <= wanted <= end else Start(begin, clamped_from=wanted)
 
 
-def pause(found: int, options: Options) -> float:
-    """Seconds to wait before the next poll, after one that found so many records.
+def pause(found: int, more: bool, options: Options) -> float:
+    """Seconds to wait before the next poll, after one that found so many records; `more`: there are more in the log.
 
-    None after nothing was found: the poll itself has waited. None while there is more than a chunk to be had.
+    None after nothing was found: the poll itself has waited. None behind a backlog: a fetch is bounded in bytes, so
+    that few records may be all that one brings.
     """
-    return options.pace_s if 0 < found < options.max_records else 0.0
+    return options.pace_s if found and not more else 0.0

@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 
-from agents.lanes import MOST_BYTES, Lingering
+from agents.aggregate import BATCH
+from agents.lanes import MOST_BYTES, UNACKED_BYTES, Lingering
+from connectors.transport.settings import Options
 
 FOREVER = 3600.0
+#: Records of a partition that are handed out and not acked.
+MOST_RECORDS = Options(chunked=frozenset(), role="").max_unacked_records
 
 
 class Kept(Lingering):
@@ -44,4 +48,18 @@ async def test_a_batch_ends_when_it_is_large_enough(most: int, records: int, siz
         await lane.put(chunk(records, size))
     async with asyncio.timeout(5):
         assert await lane.batches.get() == together
+    await lane.close()
+
+
+@pytest.mark.parametrize("size", [200, 900, 20_000, 900 * 1024])
+async def test_a_batch_needs_no_more_than_a_partition_may_hand_out(size: int) -> None:
+    """Else each waits for its whole linger behind a backlog: what is to fill it comes only once it is acked."""
+    lane = Kept(BATCH)
+    handed = 0
+    while handed < min(UNACKED_BYTES, MOST_RECORDS * size):
+        records = min(1000, max(1, (1 << 20) // size))
+        await lane.put(chunk(records, size))
+        handed += records * size
+    async with asyncio.timeout(5):
+        assert await lane.batches.get()
     await lane.close()

@@ -113,7 +113,7 @@ def test_the_public_settings_tell_no_address_path_or_secret() -> None:
     settings = Settings.load(database={"url": "postgresql://u:sekret@db.internal/d"}, state_dir="/srv/secret-place")
     told = str(settings.public())
     assert not [word for word in ("sekret", "db.internal", "secret-place", "127.0.0.1") if word in told]
-    assert settings.public()["batching"]["max_size"] == 2000
+    assert settings.public()["batching"]["max_size"] == 5000
 
 
 @pytest.mark.parametrize(

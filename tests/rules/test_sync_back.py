@@ -204,13 +204,13 @@ async def test_a_pass_ends_while_live_batches_keep_coming() -> None:
 
 
 async def test_a_postgres_that_cannot_take_whole_batches_gets_smaller_ones() -> None:
-    """Until it keeps up; a batch that went through lets the next one grow again."""
-    house = House(3 * LEAST + 7, batch=8 * LEAST)
+    """Until it keeps up; batches that go through grow again, but not so quickly that every other one fails."""
+    house = House(9 * LEAST, batch=12 * LEAST)
     write, sizes = house.primary.write, list[int]()
 
     async def slow(batch: Batch) -> Receipt:
         sizes.append(len(batch.events))
-        if len(batch.events) > LEAST:
+        if len(batch.events) > 2 * LEAST:
             raise away("canceled: statement timeout")
         return await write(batch)
 
@@ -219,8 +219,9 @@ async def test_a_postgres_that_cannot_take_whole_batches_gets_smaller_ones() -> 
     while await house.local.pending():
         await asyncio.sleep(0)
     service.cancel()
-    assert sizes[:4] == [3 * LEAST + 7] * 2 + [2 * LEAST, LEAST]
-    assert sorted(house.order) == list(range(3 * LEAST + 7))
+    assert sizes[:4] == [9 * LEAST, 6 * LEAST, 3 * LEAST, LEAST + LEAST // 2]
+    assert all(size <= 2 * LEAST for size in sizes[3:6])
+    assert sorted(house.order) == list(range(9 * LEAST))
 
 
 async def test_whole_batches_do_not_wait_for_the_next_look() -> None:

@@ -235,17 +235,21 @@ async def test_transport_partition_without_room_for_bytes_is_not_polled() -> Non
     assert ours.consumer._fetchable() == (set(), True)
 
 
-@pytest.mark.parametrize(("found", "seconds"), [(0, 0.0), (1, 0.25), (99, 0.25), (100, 0.0), (250, 0.0)])
-def test_transport_a_poll_that_found_little_waits_before_the_next(found: int, seconds: float) -> None:
-    """Not after one that has waited itself, and not while a chunk is full."""
+@pytest.mark.parametrize(
+    ("found", "more", "seconds"), [(0, False, 0.0), (1, False, 0.25), (9, False, 0.25), (9, True, 0.0)]
+)
+def test_transport_a_poll_that_found_all_there_is_waits_before_the_next(found: int, more: bool, seconds: float) -> None:
+    """Not after one that has waited itself, and never behind a backlog, however little one fetch brings of it."""
     options = Options(chunked=frozenset(), role="test", max_records=100, pace_s=0.25)
-    assert pause(found, options) == seconds
+    assert pause(found, more, options) == seconds
 
 
-async def test_transport_a_paced_consumer_pauses_after_a_small_poll() -> None:
-    """Once it has handed out what it found."""
+@pytest.mark.parametrize(("end", "pauses"), [(1, 1), (2, 0)])
+async def test_transport_a_paced_consumer_pauses_once_it_has_read_all_there_is(end: int, pauses: int) -> None:
+    """Once it has handed out what it found; not while the log has more, by what the fetch told of its end."""
     ours = await Ours(pace_s=0.25).begin()
     paused: list[float] = []
+    ours.thread.end_offset = lambda _tp: end  # type: ignore[method-assign]
 
     async def sleep(seconds: float) -> None:
         paused.append(seconds)
@@ -256,7 +260,7 @@ async def test_transport_a_paced_consumer_pauses_after_a_small_poll() -> None:
     ours.consumer.resume_partitions({TP0})
     ours.consumer.sleep, ours.thread.poll = sleep, poll  # type: ignore[method-assign]
     await ours.consumer._drain_once()
-    assert (paused, ours.channel.queue.get_nowait().value.next) == ([0.25], 1)
+    assert (len(paused), ours.channel.queue.get_nowait().value.next) == (pauses, 1)
 
 
 async def test_transport_reading_begins_at_the_lower_durable_progress() -> None:
