@@ -19,7 +19,7 @@ console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty
 @click.command()
 @click.option("--quick", is_flag=True, help="Fewer and smaller: under six minutes.")
 @click.option("--read", is_flag=True, help="The API over ten million events, the page over one: ten minutes.")
-@click.option("--large", is_flag=True, help="What else needs ten million events: hours, and 40 GB of disk.")
+@click.option("--large", is_flag=True, help="What else needs ten million events: half an hour, and 40 GB of disk.")
 @click.option("--only", help="Only the cases whose names begin so, comma separated.")
 @click.option(
     "--peers", "beside", default="all", show_default=True, help="Beside whom: all, none, or names with commas."

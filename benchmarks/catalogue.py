@@ -54,7 +54,7 @@ def read() -> list[Case]:
 
 
 def large() -> list[Case]:
-    """What else takes ten million events, and hours."""
+    """What else takes ten million events, and half an hour."""
     return [
         _restart(10_000_000, usual_s=1800.0),
         _growth(300_000, 100_000, 10_000_000),

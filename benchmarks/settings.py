@@ -17,7 +17,7 @@ COMMON: Final = (
 SIDES: Final[Mapping[str, str]] = {
     "chronicle": (
         "As shipped: `chronicle up`, for the stream cases `chronicle worker` with the roles of the case. acks=all, "
-        "commits each second, batches of 2,000 or 100 ms, COPY. 202 after the broker's ack. A crash loses and repeats "
+        "commits each second, batches of 5,000 or 100 ms, COPY. 202 after the broker's ack. A crash loses and repeats "
         "nothing in Postgres; the counts are exact."
     ),
     "quix": (
