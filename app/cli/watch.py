@@ -21,6 +21,10 @@ AGAIN_S = 2.0
 TOLD = ("prompt", "message", "error", "reason", "source")
 TOLD_INPUT = ("command", "file_path", "pattern", "url", "description")
 MAX_TOLD = 200
+#: Columns of a terminal from which on the list of sessions shows all it has.
+WIDE = 120
+#: Columns of it that a project has in a narrower one, at least.
+LEAST_PROJECT = 8
 
 
 @click.command()
@@ -150,14 +154,38 @@ def sessions(
     if as_json:
         dump(found)
         return
-    table = _table("session", "project", "machine", "state", "events>", "began", "last event")
-    for one in found["items"]:
-        state = Text(one["status"], style={"active": "green", "error": "red"}.get(one["status"], ""))
-        names = (_cell(one[name] or "") for name in ("session_id", "project", "machine"))
-        table.add_row(
-            *names, state, str(one["event_count"]), *map(_when, (one["first_event_at"], one["last_event_at"]))
-        )
+    items, width = found["items"], Console().width
+    table = _sessions_wide(items) if width >= WIDE else _sessions_narrow(items, width)
     _print(found, table, "There are no sessions yet.")
+
+
+def _sessions_wide(items: list[dict[str, Any]]) -> Table:
+    table = _table("session", "project", "machine", "state", "events>", "began", "last event")
+    for one in items:
+        names = (_cell(one[name] or "") for name in ("session_id", "project", "machine"))
+        times = (_when(one[name]) for name in ("first_event_at", "last_event_at"))
+        table.add_row(*names, _state(one), str(one["event_count"]), *times)
+    return table
+
+
+def _sessions_narrow(items: list[dict[str, Any]], width: int) -> Table:
+    """A line a session in 80 columns: the id whole, so that it can be copied, the project cut short if need be."""
+    now = datetime.now().astimezone()
+    rows = [
+        (one["session_id"], one["status"], str(one["event_count"]), _lately(one["last_event_at"], now)) for one in items
+    ]
+    taken = sum(max(map(len, column)) for column in zip(("session", "state", "events", "last"), *rows, strict=True))
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("session", "project", "state", "events>", "last"):
+        table.add_column(name.rstrip(">"), no_wrap=True, justify="right" if name.endswith(">") else "left")
+    table.columns[1].max_width = max(LEAST_PROJECT, width - taken - 2 * len(table.columns))
+    for one, (session, _, events, last) in zip(items, rows, strict=True):
+        table.add_row(_cell(session), _cell(one["project"] or ""), _state(one), events, last)
+    return table
+
+
+def _state(one: Mapping[str, Any]) -> Text:
+    return Text(one["status"], style={"active": "green", "error": "red"}.get(one["status"], ""))
 
 
 @click.command()
@@ -223,6 +251,12 @@ def lasting(milliseconds: float | None) -> str:
 
 def _when(text: str) -> str:
     return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _lately(text: str, now: datetime) -> str:
+    """The time of day where it is of today (`now` is local), else the day."""
+    at = datetime.fromisoformat(text).astimezone()
+    return at.strftime("%H:%M:%S" if at.date() == now.date() else "%Y-%m-%d")
 
 
 def _table(*columns: str) -> Table:

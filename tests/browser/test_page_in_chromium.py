@@ -230,6 +230,16 @@ async def test_a_narrow_screen_needs_no_sideways_scrolling(stack: Stack) -> None
         await seen.picture("narrow")
 
 
+@pytest.mark.parametrize("width", [360, 390, 768, 1024, 1280, 1500])
+async def test_the_list_of_sessions_fits_its_card(stack: Stack, width: int) -> None:
+    """Columns that matter less give way; what is left is not cut at the edge."""
+    async with looking(stack.browser, stack.url, viewport={"width": width, "height": 844}) as seen:
+        await seen.open()
+        await count(seen, "#session-rows tr", 2)
+        card = await seen.page.evaluate("(({scrollWidth, clientWidth}) => [scrollWidth, clientWidth])(sessions)")
+        assert card[0] <= card[1]
+
+
 async def test_hostile_payloads_do_no_harm(stack: Stack) -> None:
     """HTML, control characters, text from right to left, emoji, 850 KB: shown as text, and nothing runs."""
     session = {"session_id": "<b>hostile</b>", "cwd": "/p/<i>x</i>"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -120,11 +121,27 @@ def test_sessions_and_tools_are_tables() -> None:
     done = CliRunner().invoke(watch.tools, ["--hours", "2"])
     assert "Bash   1234       2  850 ms  2.5 s" in done.output
     assert json.loads(CliRunner().invoke(watch.tools, ["--json"]).output)["items"][0]["name"] == "Bash"
-    done = CliRunner().invoke(watch.sessions, ["--status", "active"])
+    done = CliRunner(env={"COLUMNS": "120"}).invoke(watch.sessions, ["--status", "active"])
     assert FakeApi.asked[-1]["status"] == "active"
     assert "s-1" in done.output
     assert "ada" in done.output
     assert "12" in done.output
+
+
+def test_sessions_in_a_terminal_of_80_columns_take_a_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the whole id, which people copy; of a long project name the end is left out."""
+    one = FakeApi(None).get("/sessions")["items"][0]
+    long = one | {"session_id": "bf3635e4-e4c5-40ff-8e57-de1e8390df5c", "project": "thoughts-of-a-long-name-2026"}
+    monkeypatch.setattr(FakeApi, "get", lambda *_, **__: {"items": [long, one]})
+    said = CliRunner(env={"COLUMNS": "80"}).invoke(watch.sessions).output.splitlines()
+    assert len(said) == 3
+    assert said[1].split() == [long["session_id"], "thoughts-of…", "active", "12", "2026-01-31"]
+
+
+def test_the_time_of_today_is_told_without_its_day() -> None:
+    now = datetime.now().astimezone()
+    assert watch._lately(now.isoformat(), now) == now.strftime("%H:%M:%S")
+    assert watch._lately("2026-01-31T12:00:00+00:00", now) == "2026-01-31"
 
 
 def test_search_shows_hits_as_plain_text() -> None:
