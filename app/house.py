@@ -3,65 +3,46 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 import faust
 from prometheus_client import CollectorRegistry
 
-from agents.broadcast import Hub
-from agents.live_tail import LiveTail
-from app import asyncapi, openapi, problems, streams
+from app import asyncapi, openapi, problems
 from app.guard import guard
 from app.lifecycle import Process, web_app
 from app.log_watch import LogWatch
 from app.metrics import PrometheusMetrics
 from app.plan import Plan
 from app.settings import Settings
-from app.stats import LedgerReader
 from app.version import version
 from app.views import (
-    analytics,
-    audit,
-    dashboard,
-    deadletters,
     docs,
     ingest,
-    live,
     mount,
     ops,
-    query,
-    registry,
-    sync,
-    tables,
 )
 from app.views.body import SERVER_ARGS
-from app.views.fresh import Fresh
 from app.views.route import Route
 from app.watch import Pulse
 from app.web_server import Limits
 from connectors import topics as topic_check
 from connectors.control import KafkaStatusBoard
-from connectors.follow import TopicFollower
 from connectors.intake import LogOrSpool
 from connectors.offsets import LogOffsets
 from connectors.producer import KafkaLog
 from connectors.ranges import KafkaRangeBook
-from connectors.readers.failover import FailoverReader
-from connectors.readers.postgres import PostgresReader
-from connectors.readers.sqlite import SqliteReader
-from connectors.scan import LogScan
 from connectors.spool import Spool
 from schemas import codec as wire
 from schemas.clock import Clock, SystemClock
 from schemas.envelope import IngestLimits
 from schemas.redact import Redactor
 from schemas.registry import registry as published
-from tables import usage_codec
-from tables.usage_view import Figures
 
 #: Where no client waits for the ack, a chunk is handed over first and sent then: else its first records go alone.
 LINGER_MS: Final = 5
+#: What is made of `app.streams`.
+STREAM_ROLES: Final = frozenset({"dedupe", "persist", "aggregate", "history"})
 
 
 @dataclass
@@ -105,85 +86,26 @@ def build(settings: Settings, clock: Clock | None = None) -> House:
             metrics=plan.metrics,
         )
 
-    # through: the log → the public stream → a database
-    if "dedupe" in roles:
-        plan.streams.append(streams.dedupe_role(plan, log))
-    if "persist" in roles:
-        book = KafkaRangeBook(board, names.control.name, log)
-        plan.streams.append(streams.persist_role(plan, log, codec, book, offsets))
+    # through: the log → the public stream → a database; the stream → the aggregate tables → their history
+    if roles & STREAM_ROLES:
+        from app import streams  # and with it RocksDB
 
-    if "aggregate" in roles:
-        plan.streams.append(streams.aggregate_role(plan, log, codec))
-    if "history" in roles:
-        plan.streams.append(streams.history_role(plan))
+        if "dedupe" in roles:
+            plan.streams.append(streams.dedupe_role(plan, log))
+        if "persist" in roles:
+            book = KafkaRangeBook(board, names.control.name, log)
+            plan.streams.append(streams.persist_role(plan, log, codec, book, offsets))
+        if "aggregate" in roles:
+            plan.streams.append(streams.aggregate_role(plan, log, codec))
+        if "history" in roles:
+            plan.streams.append(streams.history_role(plan))
 
     # back: the databases → HTTP
     ledger = None
     if "api" in roles:
-        local = SqliteReader(settings.sqlite_path)
-        reader = plan.keep(FailoverReader(_reader(plan), local))
-        figures = Figures()
-        follower = plan.keep(
-            TopicFollower(
-                settings.kafka.brokers,
-                names.aggregates.name,
-                settings.kafka.partitions,
-                partial(usage_codec.follow, figures),
-            )
-        )
-        plan.forget += [figures.clear, follower.forget]
-        fresh = Fresh(plan.clock, lambda: follower.read)
-        plan.routes += query.routes(reader, names, fresh, plan.clock, settings.database.idle_hours)
-        plan.routes += registry.routes(published(names), settings.public())
-        ledger = LedgerReader(
-            offsets=offsets, intake=intake, status=board, reader=reader, local=local, topics=names, clock=plan.clock
-        )
-        plan.routes += deadletters.routes(
-            deadletters.DeadLetterViews(
-                reader=reader, intake=intake, log=log, codec=codec, topics=names, clock=plan.clock
-            )
-        )
-        plan.routes += sync.routes(
-            sync.ConflictViews(
-                reader=reader,
-                codec=codec,
-                clock=plan.clock,
-                metrics=plan.metrics,
-                redact=Redactor() if settings.ingest.redact else None,
-            )
-        )
-        plan.routes += audit.routes(
-            audit.AuditViews(
-                ledger=ledger,
-                offsets=offsets,
-                scan=LogScan(settings.kafka.brokers),
-                status=board,
-                reader=reader,
-                local=local,
-                topics=names,
-            )
-        )
-        tail = plan.keep(
-            LiveTail(
-                Hub(),
-                codec,
-                lambda take, begin: TopicFollower(
-                    settings.kafka.brokers, names.events.name, settings.kafka.partitions, take, begin
-                ),
-            )
-        )
-        plan.forget.append(tail.forget)
-        plan.routes += live.routes(
-            live.LiveViews(
-                tail,
-                live.History(LogScan(settings.kafka.brokers), codec, names.events.name),
-                partitions=settings.kafka.partitions,
-                stats=lambda: analytics.pulse(figures, plan.clock.now()) if follower.caught_up else None,
-                metrics=plan.metrics,
-            )
-        )
-        plan.routes += analytics.routes(analytics.AnalyticsViews(figures, lambda: follower.caught_up, plan.clock))
-        plan.routes += tables.routes(tables.TableViews(figures, lambda: follower.caught_up, plan.clock))
+        from app import reading  # and with it SQLAlchemy: 24 MB that no other worker needs
+
+        ledger = reading.api_role(plan, log, intake, codec, offsets, board)
     limit = settings.ingest.spool_max_bytes if settings.ingest.spool else None
     watch = _log_watch(plan, board)
     plan.log_id = lambda: watch.log_id
@@ -209,8 +131,6 @@ def build(settings: Settings, clock: Clock | None = None) -> House:
         docs.assets_folder(),
     )
 
-    if "api" in roles:
-        plan.routes += dashboard.routes(dashboard.DashboardViews())
     pulse = Pulse(board, plan.streams, settings=settings, clock=plan.clock, metrics=plan.metrics, abort=plan.abort)
     plan.background.append(pulse.run)
     return _house(plan, watch)
@@ -287,12 +207,6 @@ def _intake(plan: Plan, log: KafkaLog) -> LogOrSpool:
         metrics=plan.metrics,
         ack_timeout_s=settings.ingest.ack_timeout_s,
     )
-
-
-def _reader(plan: Plan) -> PostgresReader:
-    database = plan.settings.database
-    dsn, longest = database.url.get_secret_value(), database.statement_timeout_s
-    return PostgresReader(dsn, pool_size=database.pool_size, statement_timeout_s=longest, metrics=plan.metrics)
 
 
 def _limits(settings: Settings) -> IngestLimits:

@@ -8,7 +8,7 @@ from `connectors.rows`, the readers ask them through SQLAlchemy Core.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -18,8 +18,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeEngine
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
+from schemas.clock import EPOCH, MICROSECOND
 
 
 class Micros(sa.types.TypeDecorator[int]):

@@ -15,8 +15,9 @@ from typing import Any
 import rich_click as click
 
 from app.settings import Settings
+from app.stack.apart import apart
 from app.stack.console import Console
-from app.stack.stack import Plan, Stack, launcher
+from app.stack.stack import Plan, Prepare, Stack, launcher
 from schemas.errors import Misconfigured
 from schemas.topics import Topics
 
@@ -119,12 +120,10 @@ def _worker_env(settings: Settings, file: Path | None) -> dict[str, str]:
     return env
 
 
-def _prepare(topics: Topics, replication: int) -> Any:
-    async def prepare(brokers: str, dsn: str) -> None:
-        from connectors.migrate import upgrade
-        from connectors.topics import ensure
-
-        await asyncio.gather(upgrade(dsn), ensure(brokers, topics.all(), replication))
+def _prepare(topics: Topics, replication: int) -> Prepare:
+    async def prepare(brokers: str, dsn: str, sqlite: Path) -> None:
+        given = {"brokers": brokers, "database": dsn, "sqlite": str(sqlite), "replication": replication}
+        await apart("app.prepare:prepare", {**given, "topics": topics.all()})
 
     return prepare
 

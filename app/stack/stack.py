@@ -36,8 +36,8 @@ STOP_S = 8.5  # `up` promises 10, and the files of --ephemeral are removed withi
 START_S = 90.0
 USUAL_PORT = 8000  # where hooks look unless told otherwise
 
-#: Brings an empty broker and database into shape: (brokers, DSN).
-Prepare = Callable[[str, str], Awaitable[None]]
+#: Brings an empty broker and empty databases into shape: (brokers, DSN, file of the local store).
+Prepare = Callable[[str, str, Path], Awaitable[None]]
 
 
 #: What a stream worker does.
@@ -162,7 +162,7 @@ class Stack:
         began = time.monotonic()
         self._console.say(f"state in {self.plan.state_dir}")
         broker, database = await asyncio.gather(self._broker(), self._database())
-        await self.plan.prepare(broker, database)
+        await self.plan.prepare(broker, database, self._sqlite)
         self._console.say("database migrated, topics there")
         await self._workers(broker, database)
         self._ready = self._describe(broker, database)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import NoReturn
 from uuid import UUID
 
@@ -12,10 +12,10 @@ from aiohttp.web import Request
 
 from app.views.route import Param
 from connectors.readers.shape import MAX_MICROS
+from schemas.clock import EPOCH, MICROSECOND
 from schemas.errors import Refused
 from schemas.query import MAX_LIMIT, Cursor
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_TEXT = 1024
 MAX_VALUES = 50
 _DIGITS = re.compile(r"\d{1,15}", re.ASCII)
@@ -130,7 +130,7 @@ def instant(name: str, value: str) -> int:
             refuse(name, f"{name} must be ISO 8601 with a zone (2026-01-31T09:30:00Z) or epoch milliseconds.")
         if moment.tzinfo is None:
             refuse(name, f"{name} has no zone; add Z or an offset such as +02:00.")
-        micros = (moment - EPOCH) // timedelta(microseconds=1)
+        micros = (moment - EPOCH) // MICROSECOND
     if not 0 <= micros <= MAX_MICROS:
         refuse(name, f"{name} must lie between 1970 and 9999.")
     return micros

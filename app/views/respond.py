@@ -10,8 +10,8 @@ from aiohttp.web import Request, Response, StreamResponse
 
 from app.problems import CONTENT_TYPE, problem
 from app.views.route import Handler
+from connectors.readers.errors import TooSlow
 from connectors.readers.failover import Answer
-from connectors.readers.sql import TooSlow
 from schemas.errors import Unavailable
 from schemas.query import Page
 

@@ -10,7 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 
 from connectors.ports import Reader
-from connectors.readers.sql import QueryFailed, TooSlow
+from connectors.readers.errors import QueryFailed, TooSlow
 from schemas.errors import Unavailable
 from schemas.query import Held
 

@@ -14,7 +14,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from connectors.pgerrors import classify
-from connectors.readers.sql import PROBE, QueryFailed, SqlReader, TooSlow
+from connectors.readers.errors import QueryFailed, TooSlow
+from connectors.readers.sql import PROBE, SqlReader
 from schemas.errors import Unavailable
 from schemas.metrics import Metrics, NullMetrics
 

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 
-from connectors.model import EPOCH, MICROSECOND
+from schemas.clock import EPOCH, MICROSECOND
 from schemas.event import Flag, IdOrigin
 from schemas.query import Cursor, SessionSort
 

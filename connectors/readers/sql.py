@@ -12,7 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from connectors.model import dead_letters, duplicates, events, sessions, sink_progress
 from connectors.readers import calls_sql, conflicts, queries, shape
 from connectors.readers.paging import page
-from schemas.errors import Unavailable
 from schemas.event import Position
 from schemas.query import CallFilter, EventFilter, Page, Resolution, SessionFilter, Witnesses
 
@@ -20,14 +19,6 @@ T = TypeVar("T")
 
 #: What a probe asks: a table, so that SQLite opens the file.
 PROBE: Final = sa.select(sink_progress.c.partition).limit(1)
-
-
-class TooSlow(Unavailable):
-    """The database is here, but this question took too long: asking another database would not be an answer."""
-
-
-class QueryFailed(Unavailable):
-    """The database is here and answers others, but not this question: a column is missing, a right was not granted."""
 
 
 class SqlReader:

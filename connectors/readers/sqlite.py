@@ -15,9 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from connectors.model import dead_letter_outbox, dead_letters, outbox
+from connectors.readers.errors import TooSlow
 from connectors.readers.queries import letters_where, persist_dead
 from connectors.readers.search import teach
-from connectors.readers.sql import SqlReader, TooSlow
+from connectors.readers.sql import SqlReader
 from schemas.errors import Unavailable
 from schemas.query import Held
 

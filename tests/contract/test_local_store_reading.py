@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from connectors.readers.sql import TooSlow
+from connectors.readers.errors import TooSlow
 from connectors.readers.sqlite import SqliteReader
 from connectors.sqlite import SqliteSink
 from schemas.query import EventFilter, Held

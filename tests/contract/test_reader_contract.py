@@ -11,10 +11,11 @@ import pytest
 import sqlalchemy as sa
 
 from connectors import migrate
+from connectors.readers.errors import TooSlow
 from connectors.readers.memory import MemoryReader
 from connectors.readers.postgres import PostgresReader
 from connectors.readers.shape import letter_cursor
-from connectors.readers.sql import SqlReader, TooSlow
+from connectors.readers.sql import SqlReader
 from connectors.readers.sqlite import SqliteReader
 from reader_world import KINDS, World, numbers, opened, plain
 from reading import NOON, SECOND, event_row, letter_row, uid

@@ -9,9 +9,9 @@ import pytest
 import sqlalchemy as sa
 
 from connectors import migrate
+from connectors.readers.errors import QueryFailed, TooSlow
 from connectors.readers.failover import FailoverReader
 from connectors.readers.postgres import PostgresReader
-from connectors.readers.sql import QueryFailed, TooSlow
 from connectors.readers.sqlite import SqliteReader
 from fakes_persist import CountingMetrics
 from schemas.errors import Unavailable

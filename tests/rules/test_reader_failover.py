@@ -10,9 +10,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from connectors.ports import Reader
 from connectors.readers import postgres
+from connectors.readers.errors import QueryFailed, TooSlow
 from connectors.readers.failover import HOLD_DOWN_S, FailoverReader
 from connectors.readers.memory import MemoryReader
-from connectors.readers.sql import QueryFailed, TooSlow
 from reading import HeavyReader, ManualClock, event_row, uid
 from schemas.errors import Refused, Unavailable
 

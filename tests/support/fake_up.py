@@ -14,7 +14,7 @@ from app.stack.stack import Plan, Stack
 from schemas.topics import topics
 
 
-async def prepare(broker: str, database: str) -> None:
+async def prepare(broker: str, database: str, sqlite: Path) -> None:
     print(f"prepared {broker} {database}", flush=True)
 
 
