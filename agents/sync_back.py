@@ -11,8 +11,8 @@ progress in the log is the live writer's, and these rows left the log long ago.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 import msgspec
@@ -59,6 +59,20 @@ def kept(events: Sequence[LoggedEvent], receipt: Receipt) -> list[LoggedEvent]:
 
 
 # --- shell -----------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
+    """`work` runs beside the block; a block that fails takes it along, whatever came of it."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    except BaseException:
+        task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # looked at, so that asyncio does not report it as lost
+        raise
 
 
 class SyncBack:
@@ -145,20 +159,26 @@ class SyncBack:
         return Synced(found=found, events=events, letters=letters)
 
     async def _drain_events(self, found: int) -> tuple[int, int]:
-        """At most what was found at the start: live batches may be adding rows all the while."""
+        """At most what was found at the start: live batches may be adding rows all the while.
+
+        The next rows are read while these are written: the file need not wait for Postgres.
+        """
         events = letters = 0
-        while events < found:
-            rows = await self._backlog.peek(min(self._size, found - events))
-            if not rows:
-                break
+        rows = await self._read(found, 0)
+        while rows:
             points.at("sync.read")
-            letters += await self._sync(rows)
-            await self._backlog.mark_synced(rows[-1].seq)
+            events, last = events + len(rows), rows[-1].seq
+            async with _beside(self._read(found - events, last)) as ahead:
+                letters += await self._sync(rows)
+                await self._backlog.mark_synced(last)
             points.at("sync.marked")
-            events += len(rows)
             self._size = min(self._size + self._size // GROW + 1, self._batch)
             self._note(len(rows), found - events)
+            rows = await ahead
         return events, letters
+
+    async def _read(self, left: int, after: int) -> Sequence[OutboxRow]:
+        return await self._backlog.peek(min(self._size, left), after) if left > 0 else ()
 
     async def _sync(self, rows: Sequence[OutboxRow]) -> int:
         """Steps 2 to 4 for one batch; returns how many of it were set aside."""

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from app.stack.kafka import Kafka
 from app.stack.ports import free_port
@@ -27,10 +27,11 @@ from app.stack.postgres import Postgres
 from benchmarks import changelog, peers
 from benchmarks.cases import Round
 from benchmarks.fill import Record, distinct, records, send
-from benchmarks.running import ROOT, ended, rows, until
+from benchmarks.running import ROOT, ended, reached, rows, until
 from connectors.topics import ensure
 from schemas.topics import topics
 
+T = TypeVar("T")
 PARTITIONS = 4
 TOPICS = topics(prefix="chronicle", partitions=PARTITIONS)
 WARM = 2_000
@@ -73,7 +74,7 @@ def dedup(side: Side, events: int) -> Round:
             with _running(side, where) as process:
                 _wait(process, lambda: rows(where.dsn, side.table) == distinct(WARM), FIRST_S, "the first rows")
                 began = _filled(process, where.broker, topic, many)
-                _wait(process, lambda: rows(where.dsn, side.table) >= distinct(last), ALL_S, "the last rows")
+                reached(_alive(process, lambda: rows(where.dsn, side.table)), distinct(last), ALL_S, "the last rows")
                 seconds = time.monotonic() - began
             if (found := rows(where.dsn, side.table)) != distinct(last):
                 raise RuntimeError(f"{side.table} has {found} rows of {distinct(last)} ids")
@@ -104,13 +105,18 @@ def windows(side: Side, events: int) -> Round:
 
 def _wait(process: subprocess.Popen[bytes], done: Callable[[], bool], seconds: float, what: str) -> None:
     """Raises TimeoutError, at once when the side has ended by itself."""
+    until(_alive(process, done), seconds, what, every=0.1)
 
-    def look() -> bool:
+
+def _alive(process: subprocess.Popen[bytes], look: Callable[[], T]) -> Callable[[], T]:
+    """The same look; raises TimeoutError when the side has ended by itself."""
+
+    def looked() -> T:
         if process.poll() is not None:
             raise TimeoutError(f"it ended with {process.returncode}")
-        return done()
+        return look()
 
-    until(look, seconds, what, every=0.1)
+    return looked
 
 
 def _filled(process: subprocess.Popen[bytes], broker: str, topic: str, many: Sequence[Record]) -> float:

@@ -11,7 +11,7 @@ from app.stack.ports import free_port
 from benchmarks import peers
 from benchmarks.cases import Round
 from benchmarks.postgres import own_postgres
-from benchmarks.running import asked, ended, program, rows, told, until, up
+from benchmarks.running import asked, ended, program, reached, rows, told, until, up
 from benchmarks.single import answering, fastapi_on
 from benchmarks.stored import store
 from benchmarks.streams import END_S, TOPICS, somewhere, theirs
@@ -107,7 +107,7 @@ def _figures(
     found: dict[str, Any] = told("benchmarks.bulk_load", *arguments, seconds=600.0)
     if found["accepted"] != events:
         raise RuntimeError(f"{found['accepted']} of {events} events were accepted")
-    until(lambda: asked(dsn, query) >= events, LATE_S, f"the last of {events} rows", every=0.1)
+    reached(lambda: int(asked(dsn, query)), events, LATE_S, f"the last of {events} rows")
     now = time.time()
     if (there := rows(dsn, table)) != stored + events:
         raise RuntimeError(f"{table} has {there} rows, not {stored + events}")

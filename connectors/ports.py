@@ -184,8 +184,8 @@ class Backlog(Protocol):
 
     async def pending(self) -> int: ...
 
-    async def peek(self, limit: int) -> Sequence[OutboxRow]:
-        """The oldest unsynced rows, in order of seq; at most `limit`, and fewer when they are large."""
+    async def peek(self, limit: int, after: int = 0) -> Sequence[OutboxRow]:
+        """The oldest unsynced rows with a seq above `after`, in order; at most `limit`, fewer when they are large."""
         ...
 
     async def mark_synced(self, up_to_seq: int) -> None:

@@ -33,8 +33,10 @@ log = logging.getLogger(__name__)
 
 KEEP_EVENTS: Final = 50_000
 GRACE_S: Final = 3600.0
-#: Values that one peek holds in memory; events are 900 KiB at most, so a thousand of them would be too many.
-PEEK_BYTES: Final = 16 << 20
+#: Values that one peek holds in memory, and twice as much of their hexadecimal digits for a moment; events are 900 KiB
+#: at most, so a thousand of them would be too many.
+PEEK_BYTES: Final = 6 << 20
+_peeked: Final = msgspec.json.Decoder(list[tuple[int, int, int, int, int, str, str, str]])
 #: What a value can do wrong in SQLite: text that is not UTF-8, an integer beyond 64 bits, a row beyond 1 GB.
 DATA_ERRORS: Final = (sqlite3.DataError, sqlite3.IntegrityError, UnicodeError, OverflowError)
 
@@ -136,20 +138,19 @@ class SqliteSink:
         """Rows Postgres does not have yet; of all processes that share the file."""
         return int(await self._store.run(lambda connection: connection.execute(sql.PENDING).fetchone()[0]))
 
-    async def peek(self, limit: int) -> Sequence[OutboxRow]:
+    async def peek(self, limit: int, after: int = 0) -> Sequence[OutboxRow]:
         """See the contract. Raises `Poison` ("unknown_schema") for a record of a newer version.
 
         SQLite has no checksums: a record that is not what was put in makes the file corrupt, and it is set aside.
         """
 
         def work(connection: sqlite3.Connection) -> list[OutboxRow]:
-            found, size = [], 0
-            for row in connection.execute(sql.PEEK, (limit,)):
-                found.append(self._outbox_row(*row))
-                size += len(found[-1].event.value)
-                if size >= PEEK_BYTES:
-                    break
-            return found
+            (found,) = connection.execute(sql.PEEK, (after, limit, PEEK_BYTES)).fetchone()
+            try:
+                rows = _peeked.decode(found)
+            except msgspec.MsgspecError as error:
+                raise Corrupt(f"the outbox does not read: {error}") from error
+            return [self._outbox_row(*row) for row in rows]
 
         return await self._store.run(work)
 
@@ -202,15 +203,16 @@ class SqliteSink:
         return msgspec.structs.replace(receipt, ranges=[_range(row, store, self._scope) for row in rows])
 
     def _outbox_row(
-        self, seq: int, part: int, at: int, ipart: int, iat: int, value: bytes, event_id: str, print_: bytes
+        self, seq: int, part: int, at: int, ipart: int, iat: int, hexed: str, event_id: str, print_: str
     ) -> OutboxRow:
+        value = bytes.fromhex(hexed)
         try:
             event = self._decode(value)
         except Exception as error:
             if isinstance(error, Poison) and error.cause == "unknown_schema":
                 raise
             raise Corrupt(f"outbox row {seq} does not decode: {error}") from error
-        if (str(event.event_id), event.fingerprint) != (event_id, print_):
+        if (str(event.event_id), event.fingerprint) != (event_id, bytes.fromhex(print_)):
             raise Corrupt(f"outbox row {seq} is another event")
         logged = LoggedEvent(event=event, ingest=Position(ipart, iat), events=Position(part, at), value=value)
         return OutboxRow(seq, logged)

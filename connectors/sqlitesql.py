@@ -66,9 +66,14 @@ SELECT "partition", start, "end" FROM failover_range WHERE state = 'pending' ORD
 """
 
 PENDING: Final = "SELECT count(*) FROM outbox WHERE state = 'pending'"
+#: At most so many rows, and none behind so many bytes of values. All in one row of JSON: each step of a query gives the
+#: interpreter's lock away, and a thread beside a busy one waits up to 5 ms until it has it again.
 PEEK: Final = """
-SELECT seq, "partition", "offset", ingest_partition, ingest_offset, value, event_id, fingerprint FROM outbox
-WHERE state = 'pending' ORDER BY seq LIMIT ?
+SELECT json_group_array(json_array(
+    seq, "partition", "offset", ingest_partition, ingest_offset, hex(value), event_id, hex(fingerprint)))
+FROM (SELECT *, sum(length(value)) OVER (ORDER BY seq) - length(value) AS before
+    FROM (SELECT * FROM outbox WHERE state = 'pending' AND seq > ? ORDER BY seq LIMIT ?))
+WHERE before < ?
 """
 MARK_SYNCED: Final = "UPDATE outbox SET state = 'synced', synced_at = ? WHERE state = 'pending' AND seq <= ?"
 CLOSE_RANGES: Final = "UPDATE failover_range SET state = 'synced' WHERE state = 'pending' AND last_seq <= ?"

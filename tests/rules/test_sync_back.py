@@ -194,13 +194,49 @@ async def test_a_pass_ends_while_live_batches_keep_coming() -> None:
     house = House(10, batch=4)
     peek = house.local.peek
 
-    async def busy(limit: int) -> list[OutboxRow]:
+    async def busy(limit: int, after: int = 0) -> list[OutboxRow]:
         number = 100 + len(house.local.outbox)
         house.local._store(Batch(events=[logged(n) for n in range(number, number + 5)], spans=()))
-        return await peek(limit)
+        return await peek(limit, after)
 
     house.local.peek = busy  # type: ignore[method-assign]
     assert (await house.sync.sync_once()).events == 10
+
+
+async def test_the_next_rows_are_read_while_these_are_written() -> None:
+    """The file does not wait for Postgres; behind the last row nothing is asked for."""
+    house, seen = House(25), list[tuple[list[tuple[int, int]], int]]()
+    write = house.primary.write
+
+    async def watched(batch: Batch) -> Receipt:
+        receipt = await write(batch)
+        seen.append((house.local.peeked[-1:], house.local.synced))
+        return receipt
+
+    house.primary.write = watched  # type: ignore[method-assign]
+    assert (await house.sync.sync_once()).events == 25
+    assert seen == [([(10, 10)], 0), ([(5, 20)], 10), ([(5, 20)], 20)]
+    assert house.order == list(range(25))
+
+
+async def test_rows_read_ahead_of_a_failure_are_read_again() -> None:
+    """Nothing of them was written, so nothing of them may be left out; a failed look does not hide why."""
+    house = House(25)
+    house.primary.script = [None, None, None, None, away()]  # lock, write, verify, record; write
+    peek = house.local.peek
+
+    async def once(limit: int, after: int = 0) -> list[OutboxRow]:
+        if after == 20:
+            raise Unavailable("sqlite", "disk I/O error")
+        return await peek(limit, after)
+
+    house.local.peek = once  # type: ignore[method-assign]
+    with pytest.raises(Unavailable, match="refused"):
+        await house.sync.sync_once()
+    assert house.local.synced == 10
+    house.local.peek = peek  # type: ignore[method-assign]
+    assert (await house.sync.sync_once()).events == 15
+    assert house.order == list(range(25))
 
 
 async def test_a_postgres_that_cannot_take_whole_batches_gets_smaller_ones() -> None:

@@ -225,6 +225,7 @@ class FakeLocal(FakeSink):
         super().__init__("sqlite")
         self.outbox: list[OutboxRow] = []
         self.synced = 0
+        self.peeked: list[tuple[int, int]] = []
         self.letters_synced: set[tuple[str, int, int]] = set()
         self.spans: list[tuple[int, Span]] = []
 
@@ -249,8 +250,10 @@ class FakeLocal(FakeSink):
     async def pending(self) -> int:
         return len(self.outbox) - self.synced
 
-    async def peek(self, limit: int) -> list[OutboxRow]:
-        return self.outbox[self.synced : self.synced + limit]
+    async def peek(self, limit: int, after: int = 0) -> list[OutboxRow]:
+        self.peeked.append((limit, after))
+        begin = max(self.synced, after)
+        return self.outbox[begin : begin + limit]
 
     async def mark_synced(self, up_to_seq: int) -> None:
         assert up_to_seq > self.synced, "rows leave in order"
