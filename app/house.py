@@ -1,4 +1,8 @@
-"""The house: `build(settings)` wires every part in the order an event walks; the only place that picks classes."""
+"""The house: `build(settings)` wires every part in the order an event walks.
+
+Here, in `app.streams` and in `app.reading`, and nowhere else, classes are picked. Those two are imported with the roles
+that need them, since their libraries are most of what a worker at rest takes.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +20,7 @@ from app.metrics import PrometheusMetrics
 from app.plan import Plan
 from app.settings import Settings
 from app.version import version
-from app.views import (
-    docs,
-    ingest,
-    mount,
-    ops,
-)
+from app.views import docs, ingest, mount, ops
 from app.views.body import SERVER_ARGS
 from app.views.route import Route
 from app.watch import Pulse

@@ -38,8 +38,8 @@ USUAL_PORT = 8000  # where hooks look unless told otherwise
 
 #: Brings an empty broker and empty databases into shape: (brokers, DSN, file of the local store).
 Prepare = Callable[[str, str, Path], Awaitable[None]]
-
-
+#: By what a server is named.
+_FLAGS = {"postgres": "--database", "kafka": "--broker"}
 #: What a stream worker does.
 STREAM_ROLES = "dedupe,persist,aggregate,history"
 
@@ -149,7 +149,7 @@ class Stack:
             try:
                 starting.result()
             except ChronicleError as error:
-                self._console.say(f"could not start: {error}")
+                self._console.say(f"could not start: {error}{_remedy(error)}")
                 asked.cancel()
                 return 1
             await asked
@@ -311,6 +311,12 @@ def get_json(url: str, timeout: float = 1.0) -> Any:
         return None
     except (OSError, ValueError):
         return None
+
+
+def _remedy(error: ChronicleError) -> str:
+    """What to do about somebody's server that does not answer; a sentence that ends as one has told it already."""
+    flag = _FLAGS.get(error.what) if isinstance(error, Unavailable) else None
+    return f". Start it, or name another one with {flag}." if flag and not str(error).endswith(".") else ""
 
 
 def _reasons(answer: Any) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from app.stack import stack
 from app.stack.console import Lines, LogFile
 from app.stack.jars import complete, parse, pinned
 from app.stack.kafka import broker_answers, properties
@@ -21,7 +22,7 @@ from app.stack.postgres import server_answers
 from app.stack.process import Identity
 from app.stack.reach import can_traverse, reachable_copy
 from app.stack.ready import Pids, Ready, ReadyFiles, TopicNames
-from schemas.errors import Misconfigured
+from schemas.errors import ChronicleError, Misconfigured, Unavailable
 
 READY = Ready(
     url="http://127.0.0.1:1",
@@ -251,3 +252,18 @@ def test_a_port_claimed_by_another_process_is_not_chosen(tmp_path: Path) -> None
         assert PortBook(tmp_path / "ports.json").choose("http", prefer=port) != port
         other.communicate()
     assert PortBook(tmp_path / "again.json").choose("http", prefer=port) == port
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (Unavailable("postgres", "refused"), ". Start it, or name another one with --database."),
+        (Unavailable("kafka", "no answer"), ". Start it, or name another one with --broker."),
+        (Unavailable("postgres", "no such user. Correct the database URL."), ""),
+        (Unavailable("ingest", "ended 5 times at its start"), ""),
+        (Misconfigured("The schema is newer.", "Run the newer version."), ""),
+    ],
+)
+def test_a_server_that_does_not_answer_has_a_remedy(error: ChronicleError, said: str) -> None:
+    """One sentence, and not a second one where the first tells what to do."""
+    assert stack._remedy(error) == said
