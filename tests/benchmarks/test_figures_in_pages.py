@@ -18,6 +18,7 @@ PROFILE = {
     "bytes": 1000,
     "stages": {"decode": {"ours": 3.0, "floor": 2.0}, "rows": {"ours": 1.0, "floor": None}},
     "processes": {"ingest": 12.0, "stream": 18.0, "events_per_s": 30_000},
+    "requests": {"ingest": 200.0, "events_per_s": 3_000},
 }
 
 
@@ -44,7 +45,8 @@ def test_stages_stand_beside_their_limit(tmp_path: Path) -> None:
     page = filled(PAGE.format("stages"), tmp_path)
     assert "| decode | 3 | 2 | 1.5 × |" in page
     assert "| rows | 1 |  |  |" in page
-    assert "| stream | 18 |" in page
+    assert "| ingest | 12 | 200 |" in page
+    assert "| stream | 18 |  |" in page
 
 
 def test_sizes_follow_from_what_an_event_costs(tmp_path: Path) -> None:
