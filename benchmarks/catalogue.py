@@ -94,7 +94,7 @@ def _whole(ours: int, theirs: int) -> Case:
 
 
 #: Events a second that this is asked to take for five minutes: what two cores have taken, in whole thousands.
-SUSTAINED: Final = 8_000
+SUSTAINED: Final = 10_000
 
 
 def _sustained() -> Case:
