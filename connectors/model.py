@@ -18,7 +18,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeEngine
 
-from schemas.clock import EPOCH, MICROSECOND
+from schemas.times import EPOCH, MICROSECOND
 
 
 class Micros(sa.types.TypeDecorator[int]):

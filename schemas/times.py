@@ -8,8 +8,9 @@ from typing import Final
 
 from schemas.errors import Refused
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
+#: What integer microseconds are counted from, and in.
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND: Final = timedelta(microseconds=1)
 #: 9999-12-31T23:59:59.999999Z, the last instant that every language and both databases can name.
 LAST: Final = 253_402_300_799_999_999
 _LEAP_SECOND: Final = re.compile(r"(:[0-5]\d):60")
@@ -60,7 +61,7 @@ def _of_text(text: str, pointer: str) -> int:
     if when.tzinfo is None:
         detail = "timestamp has no zone; end it with Z or an offset such as +02:00."
         raise Refused(422, "timestamp_without_zone", detail, pointer)
-    return (when - _EPOCH) // _MICROSECOND
+    return (when - EPOCH) // MICROSECOND
 
 
 def _of_float(value: float) -> int:

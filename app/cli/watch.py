@@ -175,9 +175,7 @@ def _sessions_narrow(items: list[dict[str, Any]], width: int) -> Table:
         (one["session_id"], one["status"], str(one["event_count"]), _lately(one["last_event_at"], now)) for one in items
     ]
     taken = sum(max(map(len, column)) for column in zip(("session", "state", "events", "last"), *rows, strict=True))
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("session", "project", "state", "events>", "last"):
-        table.add_column(name.rstrip(">"), no_wrap=True, justify="right" if name.endswith(">") else "left")
+    table = _table("session", "project", "state", "events>", "last", one_line=True)
     table.columns[1].max_width = max(LEAST_PROJECT, width - taken - 2 * len(table.columns))
     for one, (session, _, events, last) in zip(items, rows, strict=True):
         table.add_row(_cell(session), _cell(one["project"] or ""), _state(one), events, last)
@@ -259,8 +257,10 @@ def _lately(text: str, now: datetime) -> str:
     return at.strftime("%H:%M:%S" if at.date() == now.date() else "%Y-%m-%d")
 
 
-def _table(*columns: str) -> Table:
+def _table(*columns: str, one_line: bool = False) -> Table:
+    """`name>` stands to the right. What does not fit is folded, or left out where a row is one line."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in columns:
-        table.add_column(name.rstrip(">"), justify="right" if name.endswith(">") else "left", overflow="fold")
+        side: Any = "right" if name.endswith(">") else "left"
+        table.add_column(name.rstrip(">"), justify=side, no_wrap=one_line, overflow="ellipsis" if one_line else "fold")
     return table

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ import msgspec
 from app.stack.process import die_with_parent, kill_group
 from schemas.errors import ChronicleError, Misconfigured, Unavailable
 
+#: In a checkout the folder `chronicle` is here, in an installed wheel this is it.
 BASE: Final = Path(__file__).resolve().parents[2]
 _CODE: Final = "import sys; sys.path.insert(0, sys.argv[1]); from app.stack.apart import main; main()"
 #: Signs of its standard error that are told when it ended without an answer.
@@ -51,7 +53,7 @@ async def apart(name: str, given: Any) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         process_group=0,  # Ctrl-C in the terminal is for us
-        preexec_fn=die_with_parent(9),
+        preexec_fn=die_with_parent(signal.SIGKILL),
     )
     try:
         asked = msgspec.json.encode({"name": name, "given": given})

@@ -21,6 +21,7 @@ from typing import Any
 
 import msgspec
 
+from app.stack.apart import BASE
 from app.stack.console import Console
 from app.stack.kafka import Kafka
 from app.stack.lock import StateLock
@@ -344,6 +345,5 @@ def _welcome(ready: Ready, seconds: float) -> str:
 
 def launcher() -> tuple[str, ...]:
     """The command line that starts `chronicle` again with this Python, wherever it is installed."""
-    base = Path(__file__).resolve().parents[2]  # in a checkout the folder `chronicle` is here, in a wheel this is it
-    main = base / "__main__.py" if (base / "__main__.py").exists() else base / "chronicle" / "__main__.py"
+    main = BASE / "__main__.py" if (BASE / "__main__.py").exists() else BASE / "chronicle" / "__main__.py"
     return (sys.executable, "-P", str(main))

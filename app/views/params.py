@@ -12,9 +12,9 @@ from aiohttp.web import Request
 
 from app.views.route import Param
 from connectors.readers.shape import MAX_MICROS
-from schemas.clock import EPOCH, MICROSECOND
 from schemas.errors import Refused
 from schemas.query import MAX_LIMIT, Cursor
+from schemas.times import EPOCH, MICROSECOND
 
 MAX_TEXT = 1024
 MAX_VALUES = 50

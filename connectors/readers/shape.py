@@ -13,9 +13,9 @@ from uuid import UUID
 
 import msgspec
 
-from schemas.clock import EPOCH, MICROSECOND
 from schemas.event import Flag, IdOrigin
 from schemas.query import Cursor, SessionSort
+from schemas.times import EPOCH, MICROSECOND
 
 Row = Mapping[str, Any]
 
