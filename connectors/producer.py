@@ -1,26 +1,24 @@
-"""KafkaLog: records to Kafka and their acks back, on librdkafka.
+"""KafkaLog: records to Kafka and their acks back, on aiokafka.
 
-One counter a call, not a future a record. Delivery reports are collected by polling: with few calls in flight a helper
-thread waits inside librdkafka and wakes the loop the moment an ack is there (an idle system answers in half a
-millisecond); with many the loop polls by itself each millisecond, which costs no thread hop at all; with thousands of
-records in flight the thread takes the reports again, because serving them all at once would hold the loop. Linger is
-zero: while five requests are on the way the next records queue up and go out together: batches grow with the load.
+One request at a time, with a batch for each partition in it; while it is on its way the next records wait in line and
+go out together. So requests grow with the load, and there are no more of them for more partitions: librdkafka sends a
+request a partition, which cost the broker and us several times as much (decision 0014). There is one future a call and
+none a record, and no thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, ProducerClosed, RecordListTooLargeError
 
+from connectors.flight import BATCH_BYTES, Call, Flight
 from connectors.ports import Record
 from schemas.errors import Misconfigured, Poison, Unavailable
 from schemas.event import Position
@@ -29,64 +27,52 @@ log = structlog.get_logger(__name__)
 
 #: Equal to the topics' max.message.bytes, minus room for the batch header the broker counts in.
 MAX_RECORD_BYTES: Final = 2 * 1024 * 1024 - 4096
-#: Up to this many calls in flight a thread waits for the acks; above, the loop polls.
-FEW: Final = 8
-POLL_SECONDS: Final = 0.001
-#: Records handed to librdkafka before the loop gets its turn: 2 to 5 ms.
+#: Records put into batches before the loop gets its turn: about a millisecond.
 SLICE: Final = 500
-#: More records in flight than this may report at once for longer than the loop may be held.
-BULK: Final = 2000
-#: Librdkafka's own limit, only a net below ours: `send` always gives up first and purges.
-MESSAGE_TIMEOUT_MS: Final = 60_000
+#: An answer that is later than this breaks the connection; what it was about is sent again, and the broker knows it.
+REQUEST_TIMEOUT_MS: Final = 5_000
+RETRY_BACKOFF_MS: Final = 50
+METADATA_MAX_AGE_MS: Final = 60_000
+#: Seconds between two tries to reach a broker, growing from the first to the second.
+CONNECT_SECONDS: Final = (0.05, 0.5)
+#: Seconds until a topic that was not there is looked for again.
+TOPIC_SECONDS: Final = 0.1
+#: How long a producer that was given up may keep whoever gave it up.
+BURIAL_SECONDS: Final = 0.3
 
-#: As librdkafka and the broker call them; the broker keeps a record as it came, each reader unpacks it.
+#: As Kafka calls them; the broker keeps a record as it came, each reader unpacks it.
 Compression = Literal["none", "gzip", "lz4", "zstd"]
-Delivered = Callable[[KafkaError | None, Message], None]
 
-_OVERSIZE: Final = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE}
+_Producer: Any = AIOKafkaProducer  # aiokafka tells no types
 
-
-class _Call:
-    """One `send`: how many acks are missing, and where the acked ones went."""
-
-    __slots__ = ("done", "error", "missing", "positions")
-
-    def __init__(self, size: int, done: asyncio.Future[None]) -> None:
-        self.done = done
-        self.missing = size
-        self.positions: list[Position | None] = [None] * size
-        self.error: KafkaError | None = None
+_OVERSIZE: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 
 class _Generation:
-    """One librdkafka producer and the calls that are in flight on it; given up as a whole."""
+    """One producer of aiokafka, the calls that wait for it, and the task that sends; given up as a whole."""
 
-    __slots__ = ("calls", "finished", "producer", "records", "retired")
+    __slots__ = ("calls", "cause", "flight", "line", "pilot", "producer", "retired", "started")
 
-    def __init__(self, producer: Producer) -> None:
-        self.producer = producer
-        self.calls: set[_Call] = set()
-        self.finished: deque[_Call] = deque()  # filled by the waiting thread, emptied by the loop
-        self.records = 0
+    def __init__(self) -> None:
+        self.producer: Any = None
+        self.started = asyncio.Event()
+        self.calls: set[Call] = set()
+        self.line: deque[Call] = deque()  # those not wholly in a batch
+        self.flight: Flight | None = None  # the one on its way
+        self.pilot: asyncio.Task[None] | None = None
+        self.cause = ""  # what it waits for
         self.retired = False
-
-    def add(self, call: _Call) -> None:
-        self.calls.add(call)
-        self.records += len(call.positions)
-
-    def remove(self, call: _Call) -> None:
-        if call in self.calls:
-            self.calls.remove(call)
-            self.records -= len(call.positions)
 
 
 class KafkaLog:
     """Implements `connectors.ports.EventLog`.
 
-    A call that times out or gets an error fails every call in flight with it (`Unavailable`, `unknown` true), and the
-    producer is replaced: so no later record of a partition can reach the log before an earlier one that was given up.
+    A call that times out or gets an error fails every call in flight with it (`Unavailable`), and the producer is
+    replaced: so no later record of a partition can reach the log before an earlier one that was given up. `unknown` is
+    false for a call of which nothing had been sent.
     A record that is too large for the log raises `Poison` ("oversize") before anything of its call is sent.
     A position with offset -1 is acked, but its place is unknown (the first answer was lost, the retry found it there).
+    `linger_ms`: how long the first record of a request waits for others.
     """
 
     def __init__(
@@ -97,42 +83,34 @@ class KafkaLog:
         linger_ms: float = 0,
         compression: Compression = "none",
         max_record_bytes: int = MAX_RECORD_BYTES,
-        overrides: Mapping[str, Any] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._monotonic = monotonic
         self._max_bytes = max_record_bytes
-        self._settings = {
-            "bootstrap.servers": brokers,
-            "client.id": client_id,
+        self._linger = linger_ms / 1000
+        self._settings: dict[str, Any] = {
+            "bootstrap_servers": brokers.split(","),
+            "client_id": client_id,
             "acks": "all",
-            "enable.idempotence": True,
-            "linger.ms": linger_ms,
-            "compression.type": compression,
-            "partitioner": "murmur2_random",  # the Java client's: the same key lands where every other producer puts it
-            "message.timeout.ms": MESSAGE_TIMEOUT_MS,
-            "message.max.bytes": max_record_bytes + 4096,
-            "queue.buffering.max.messages": 100_000,
-            "queue.buffering.max.kbytes": 128 * 1024,
-            "socket.keepalive.enable": True,
-            "socket.connection.setup.timeout.ms": 5_000,
-            "reconnect.backoff.ms": 50,
-            "reconnect.backoff.max.ms": 500,
-            "topic.metadata.refresh.interval.ms": 60_000,
-            "topic.metadata.propagation.max.ms": 5_000,
-            "log.connection.close": False,
-            **(overrides or {}),
+            "enable_idempotence": True,
+            "compression_type": None if compression == "none" else compression,
+            "max_batch_size": BATCH_BYTES,
+            "request_timeout_ms": REQUEST_TIMEOUT_MS,
+            "retry_backoff_ms": RETRY_BACKOFF_MS,
+            "metadata_max_age_ms": METADATA_MAX_AGE_MS,
         }
         self._now: _Generation | None = None
-        self._pump: asyncio.Task[None] | None = None
-        self._burials: set[asyncio.Future[None]] = set()
-        self._waiter = ThreadPoolExecutor(1, thread_name_prefix="kafka-acks")
-        self._undertaker = ThreadPoolExecutor(1, thread_name_prefix="kafka-close")
+        self._burials: set[asyncio.Task[None]] = set()
         self.last_error: str | None = None
 
     async def open(self) -> None:
-        """Start the producer; does not need the broker. Raises `Misconfigured` for settings librdkafka refuses."""
-        self._now = self._fresh()
+        """Begin to connect; does not need the broker. Raises `Misconfigured` for settings aiokafka refuses."""
+        try:
+            await _Producer(**self._settings).stop()
+        except (ValueError, RuntimeError, KafkaError) as error:
+            raise Misconfigured(f"The Kafka producer cannot start: {error}.", "Check the broker settings.") from error
+        self._now = _Generation()
+        self._take_off(self._now)
 
     async def send(self, topic: str, records: Sequence[Record], *, timeout: float = 2.0) -> list[Position]:
         """As `EventLog.send`; `topic` must exist."""
@@ -140,32 +118,35 @@ class KafkaLog:
             return []
         self._check_sizes(records)
         generation = self._generation()
-        call = _Call(len(records), asyncio.get_running_loop().create_future())
-        deadline = self._monotonic() + timeout
-        generation.add(call)
+        call = Call(topic, records, asyncio.get_running_loop().create_future())
+        generation.calls.add(call)
+        generation.line.append(call)
+        self._take_off(generation)
         try:
             async with asyncio.timeout(timeout):
-                await self._produce(generation, call, topic, records, deadline)
                 await call.done
         except TimeoutError:
-            await self._give_up(generation, f"no ack within {timeout:g} s")
-        except asyncio.CancelledError:
-            generation.remove(call)
-            raise
-        if call.error is not None:
-            await self._give_up(generation, call.error.str())
-            raise _failure(topic, call.error)
-        if call.missing:
-            raise Unavailable("kafka", f"{topic}: {self.last_error}", unknown=True)
-        return call.positions  # type: ignore[return-value]  # all are set once none is missing
+            await self._give_up(generation, f"no ack within {timeout:g} s{generation.cause}")
+        finally:
+            generation.calls.discard(call)
+        if call.acked:
+            return call.positions()
+        if (error := call.error) is not None:
+            raise _failure(topic, error)
+        raise Unavailable("kafka", f"{topic}: {self.last_error}", unknown=bool(call.places))
 
     async def probe(self, timeout: float = 2.0) -> None:
         """Ask the broker for its metadata; raises `Unavailable`."""
-        producer = self._generation().producer
+        generation = self._generation()
+        self._take_off(generation)
         try:
-            await asyncio.to_thread(producer.list_topics, timeout=timeout)
-        except KafkaException as error:
-            raise Unavailable("kafka", error.args[0].str()) from error
+            async with asyncio.timeout(timeout):
+                await generation.started.wait()
+                await generation.producer.client.fetch_all_metadata()
+        except TimeoutError as error:
+            raise Unavailable("kafka", f"no answer within {timeout:g} s") from error
+        except KafkaError as error:
+            raise Unavailable("kafka", str(error)) from error
 
     async def close(self) -> None:
         """Give up what is in flight, after a last second for its acks."""
@@ -174,14 +155,10 @@ class KafkaLog:
         generation, self._now = self._now, None
         deadline = self._monotonic() + 1.0
         while generation.calls and self._monotonic() < deadline:
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(0.001)
         await self._retire(generation, "the log was closed")
-        if self._pump is not None:
-            await self._pump
         if self._burials:
             await asyncio.wait(self._burials, timeout=3.0)
-        self._waiter.shutdown(wait=False)
-        self._undertaker.shutdown(wait=False)
 
     # --- sending ---
 
@@ -196,108 +173,102 @@ class KafkaLog:
             if size > self._max_bytes:
                 raise Poison("oversize", f"a record of {size} bytes is over the log's limit of {self._max_bytes}")
 
-    async def _produce(
-        self, generation: _Generation, call: _Call, topic: str, records: Sequence[Record], deadline: float
-    ) -> None:
-        """Hand the records to librdkafka in order; wait where its queue is full."""
-        produce, report = generation.producer.produce, self._reporter(generation, call)
-        for index, record in enumerate(records):
-            if index and index % SLICE == 0:
-                self._start_pump()
+    def _take_off(self, generation: _Generation) -> None:
+        if generation.pilot is None or generation.pilot.done():
+            generation.pilot = asyncio.get_running_loop().create_task(self._fly(generation))
+
+    async def _fly(self, generation: _Generation) -> None:
+        """Send what is in line, one request at a time, until nothing is left."""
+        try:
+            if not generation.started.is_set():
+                await self._connect(generation)
+            if self._linger and generation.line:
+                await asyncio.sleep(self._linger)
+            while generation.line:
+                flight = await self._filled(generation)
+                if flight.batches:
+                    await self._deliver(generation, flight)
+                elif generation.line:
+                    await asyncio.sleep(TOPIC_SECONDS)
+        except Exception as error:
+            if not isinstance(error, KafkaError):
+                log.exception("kafka.flight_failed")  # a bug, and it must not leave calls without an answer
+            await self._give_up(generation, repr(error))
+
+    async def _connect(self, generation: _Generation) -> None:
+        """Make a producer and reach the broker, trying until it is there or the generation was given up."""
+        pause, most = CONNECT_SECONDS
+        while True:
+            generation.producer = _Producer(**self._settings)
+            try:
+                await generation.producer.start()
+                generation.cause = ""
+                generation.started.set()
+                return
+            except (KafkaError, OSError):
+                generation.cause = f": no broker answers at {','.join(self._settings['bootstrap_servers'])}"
+                await generation.producer.stop()
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, most)
+
+    async def _filled(self, generation: _Generation) -> Flight:
+        """The next flight. Calls whose topic is not known stay in line; others need not wait for them."""
+        flight, held = Flight(generation.producer.create_batch), list[Call]()
+        while generation.line and not flight.full:
+            call = generation.line.popleft()
+            if call.done.done():
+                continue
+            partitions = self._partitions(generation, call)
+            if not partitions:
+                held.append(call)
+                continue
+            taken = flight.take(call, partitions, SLICE)
+            if not call.packed:
+                generation.line.appendleft(call)
+            if taken == SLICE:
                 await asyncio.sleep(0)
-            while not generation.retired:
-                try:
-                    produce(
-                        topic,
-                        record.value,
-                        record.key,
-                        record.partition,
-                        report(index),
-                        timestamp=record.timestamp_ms,
-                        headers=list(record.headers),
-                    )
-                    break
-                except BufferError:
-                    self._start_pump()
-                    await asyncio.sleep(POLL_SECONDS)
-                except KafkaException as error:
-                    call.error = error.args[0]
-                    self._finish(call)
-                    return
-        self._start_pump()
+        generation.line.extendleft(reversed(held))
+        return flight
 
-    @staticmethod
-    def _reporter(generation: _Generation, call: _Call) -> Callable[[int], Delivered]:
-        """Delivery reports of one call. They may run in the waiting thread: they touch the call, never the loop."""
+    def _partitions(self, generation: _Generation, call: Call) -> int:
+        """How many its topic has, 0 while that, or a partition that is wanted, is not known."""
+        client = generation.producer.client
+        known = client.cluster.partitions_for_topic(call.topic) or ()
+        if known and call.highest < len(known):
+            return len(known)
+        if call.topic in client._topics:
+            lacks = f"has no partition {call.highest}" if known else "is not there"
+            generation.cause = f": the topic {call.topic} {lacks}"
+            client.force_metadata_update()
+        else:
+            client.add_topic(call.topic)
+        return 0
 
-        def report(index: int) -> Delivered:
-            def delivered(error: KafkaError | None, message: Message) -> None:
-                if error is None:
-                    # both are known on a delivered message; the stubs cannot tell
-                    call.positions[index] = Position(message.partition() or 0, _offset(message.offset()))
-                else:
-                    call.error = error
-                call.missing -= 1
-                if not call.missing or call.error is not None:
-                    generation.finished.append(call)
-
-            return delivered
-
-        return report
-
-    @staticmethod
-    def _finish(call: _Call) -> None:
-        if not call.done.done():
-            call.done.set_result(None)
-
-    # --- acks ---
-
-    def _start_pump(self) -> None:
-        if self._pump is None or self._pump.done():
-            self._pump = asyncio.get_running_loop().create_task(self._poll())
-
-    async def _poll(self) -> None:
-        """Serve delivery reports while anything is in flight on the living generation."""
-        loop = asyncio.get_running_loop()
-        while (generation := self._now) is not None and generation.calls:
-            bulk = generation.records > BULK
-            if not bulk:
-                generation.producer.poll(0)
-            if generation.finished:
-                self._settle(generation)
-                await asyncio.sleep(0)
-            elif bulk or len(generation.calls) <= FEW:
-                await loop.run_in_executor(self._waiter, generation.producer.poll, 0.02)
-            else:
-                await asyncio.sleep(POLL_SECONDS)
-
-    def _settle(self, generation: _Generation) -> None:
-        finished = generation.finished
-        while finished:
-            call = finished.popleft()
-            generation.remove(call)
-            self._finish(call)
+    async def _deliver(self, generation: _Generation, flight: Flight) -> None:
+        """Send a flight, await its acks, and answer the calls whose outcome is known."""
+        generation.flight = flight
+        acks, send = [], generation.producer.send_batch
+        for batch in flight.batches:
+            ack = await send(batch.builder, batch.topic, partition=batch.partition)
+            ack.add_done_callback(batch.landed)
+            acks.append(ack)
+        await asyncio.wait(acks)
+        errors = [batch.error for batch in flight.batches if batch.error is not None]
+        if errors:
+            await self._give_up(generation, repr(errors[0]))
+        else:
+            _settle(flight)
+            generation.flight, generation.cause = None, ""
 
     # --- giving up ---
-
-    def _fresh(self) -> _Generation:
-        try:
-            return _Generation(Producer({**self._settings, "error_cb": self._on_error, "logger": _logger()}))
-        except KafkaException as error:
-            raise Misconfigured(
-                f"The Kafka producer cannot start: {error.args[0].str()}.", "Check the broker settings."
-            ) from error
-
-    def _on_error(self, error: KafkaError) -> None:
-        self.last_error = error.str()
 
     async def _give_up(self, generation: _Generation, reason: str) -> None:
         """Fail everything in flight on this producer and put a new one in its place."""
         if generation.retired:
             return
-        log.info("kafka.gave_up", reason=reason, calls=len(generation.calls), last_error=self.last_error)
+        log.info("kafka.gave_up", reason=reason, calls=len(generation.calls))
         if self._now is generation:
-            self._now = self._fresh()
+            self._now = _Generation()
         await self._retire(generation, reason)
 
     async def _retire(self, generation: _Generation, reason: str) -> None:
@@ -305,38 +276,61 @@ class KafkaLog:
             return
         generation.retired = True
         self.last_error = reason
-        generation.producer.purge(in_queue=True, in_flight=True, blocking=False)
-        self._settle(generation)
+        pilot = generation.pilot
+        if pilot is not None and pilot is not asyncio.current_task():
+            pilot.cancel()
+        if generation.producer is not None:
+            _cut(generation.producer)
+            burial = asyncio.get_running_loop().create_task(_bury(generation.producer))
+            self._burials.add(burial)
+            burial.add_done_callback(self._burials.discard)
+        if generation.flight is not None:
+            _settle(generation.flight)
+        generation.line.clear()
         for call in tuple(generation.calls):
-            self._finish(call)
-        generation.calls.clear()
-        burial = asyncio.get_running_loop().run_in_executor(self._undertaker, _bury, generation)
-        self._burials.add(burial)
-        burial.add_done_callback(self._burials.discard)
-        # A broker thread picks the purge up at once; this bounds how long a hung one can keep the caller.
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(burial), 0.3)
+            _finish(call)
+        if self._burials:
+            await asyncio.wait(self._burials, timeout=BURIAL_SECONDS)
 
 
-def _bury(generation: _Generation) -> None:
-    """Wait until nothing of the old producer is on its way, then let it go. Runs in a thread of its own."""
-    generation.producer.purge(in_queue=True, in_flight=True, blocking=True)
-    generation.producer.poll(0.05)
-    del generation.producer
+def _settle(flight: Flight) -> None:
+    for call in flight.outcomes():
+        _finish(call)
 
 
-def _offset(offset: int | None) -> int:
-    return -1 if offset is None or offset < 0 else offset
+def _cut(producer: Any) -> None:
+    """Let nothing more leave this process: no retry, and not what the sockets still hold.
+
+    `stop` alone would wait for acks and send what is left in the transports' buffers. aiokafka 0.14 has no other way.
+    """
+    if producer._sender.sender_task is not None:
+        producer._sender.sender_task.cancel()
+    for connection in producer.client._conns.values():
+        if connection._writer is not None:
+            connection._writer.transport.abort()
+        connection.close()
 
 
-def _failure(topic: str, error: KafkaError) -> Poison | Unavailable:
-    if error.code() in _OVERSIZE:
-        return Poison("oversize", f"{topic} does not take a record of this size: {error.str()}")
-    return Unavailable("kafka", f"{topic}: {error.str()}", unknown=True)
+async def _bury(producer: Any) -> None:
+    """End what the producer still does, so that nothing of it stays in memory.
+
+    A sender that was cancelled waits for the requests on their way, and these for metadata that may never come: it is
+    told until it has ended. What waits for acks is failed then, else `stop` would wait for them for ever.
+    """
+    sender = producer._sender.sender_task
+    while sender is not None and not sender.done():
+        await asyncio.wait({sender}, timeout=BURIAL_SECONDS)
+        sender.cancel()
+    producer._message_accumulator.fail_all(ProducerClosed())
+    await producer.stop()
 
 
-def _logger() -> Any:
-    """Librdkafka's own lines, kept out of stderr; what matters comes back as errors of the calls."""
-    logger = logging.getLogger("chronicle.librdkafka")
-    logger.setLevel(logging.ERROR)
-    return logger
+def _finish(call: Call) -> None:
+    if not call.done.done():
+        call.done.set_result(None)
+
+
+def _failure(topic: str, error: Exception) -> Poison | Unavailable:
+    if isinstance(error, _OVERSIZE):
+        return Poison("oversize", f"{topic} does not take a record of this size: {error}")
+    return Unavailable("kafka", f"{topic}: {error!r}", unknown=True)

@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 from connectors.memory import MemoryLog, partition_of
 from connectors.ports import EventLog, Record
-from connectors.producer import Compression, KafkaLog
+from connectors.producer import MAX_RECORD_BYTES, Compression, KafkaLog
 from connectors.topics import ensure
 from schemas.errors import Poison, Unavailable
 from schemas.event import Position
@@ -75,16 +75,58 @@ async def test_probe_answers(log: EventLog, topic: str) -> None:
 
 
 async def test_a_broker_that_is_not_there_is_unavailable_in_time(topic: str) -> None:
-    """Within the timeout, for `send` and for `probe`; what never reached the broker may still count as unknown."""
+    """Within the timeout, for `send` and for `probe`; nothing has been sent, and the error says so."""
     log = KafkaLog("127.0.0.1:1", "test")
     await log.open()
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable) as caught:
         async with asyncio.timeout(2):
             await log.send(topic, [Record(b"k", b"v")], timeout=0.3)
+    assert not caught.value.unknown
+    assert "no broker answers at 127.0.0.1:1" in str(caught.value)
     with pytest.raises(Unavailable):
         async with asyncio.timeout(2):
             await log.probe(0.3)
     await log.close()
+
+
+@pytest.mark.e2e
+async def test_a_topic_that_is_not_there_holds_up_its_own_calls_alone(kafka: str, topic: str) -> None:
+    """Until they are given up; the same for a partition that the topic does not have."""
+    await ensure(kafka, [TopicSpec(name=topic, partitions=1, cleanup="delete", retention_ms=-1, doc="test")])
+    log = KafkaLog(kafka, "test")
+    await log.open()
+    absent = [(f"{topic}.absent", -1), (topic, 7)]
+    lost = [
+        asyncio.ensure_future(log.send(name, [Record(b"k", b"v", partition=partition)], timeout=3.0))
+        for name, partition in absent
+    ]
+    assert await log.send(topic, [Record(b"k", b"here")], timeout=2.0) == [Position(0, 0)]
+    assert not any(call.done() for call in lost)
+    errors = [error for error in await asyncio.gather(*lost, return_exceptions=True) if isinstance(error, Unavailable)]
+    assert [error.unknown for error in errors] == [False, False]
+    await log.close()
+
+
+@pytest.mark.e2e
+async def test_calls_larger_than_a_request_keep_their_order(kafka: str, topic: str) -> None:
+    """They go in several, a record near the limit in one of its own."""
+    await ensure(kafka, [TopicSpec(name=topic, partitions=2, cleanup="delete", retention_ms=-1, doc="test")])
+    sizes = [10, MAX_RECORD_BYTES - 1, 400_000, 400_000, 400_000, 10, 900_000, 900_000, 900_000, 10] * 2
+    records = [Record(b"k", b"x" * size, partition=index % 2) for index, size in enumerate(sizes)]
+    assert await sent_together(kafka, topic, [records[:7], records[7:]]) == [
+        Position(index % 2, index // 2) for index in range(len(sizes))
+    ]
+
+
+async def sent_together(kafka: str, topic: str, calls: list[list[Record]]) -> list[Position]:
+    """The positions of several calls at once, as one list."""
+    log = KafkaLog(kafka, "test")
+    await log.open()
+    try:
+        found = await asyncio.gather(*(log.send(topic, records, timeout=20) for records in calls))
+    finally:
+        await log.close()
+    return [position for positions in found for position in positions]
 
 
 @pytest.mark.e2e

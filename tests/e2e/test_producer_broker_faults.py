@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import time
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from confluent_kafka import Consumer, TopicPartition
 
 from app.stack.kafka import Kafka
@@ -147,6 +149,23 @@ async def until_sent(log: KafkaLog, topic: str, value: bytes) -> None:
                 return
             except Unavailable:
                 continue
+
+
+async def test_what_was_given_up_leaves_nothing_behind(own_kafka: Kafka, log: KafkaLog, topic: str) -> None:
+    """No task goes on and no producer with its records stays, however often a frozen broker is given up."""
+    await log.send(topic, [Record(b"k", b"before")])
+    before = len(asyncio.all_tasks())
+    with frozen(own_kafka):
+        for _ in range(4):
+            with pytest.raises(Unavailable):
+                await log.send(topic, [Record(b"k", b"x" * 500_000)] * 4, timeout=0.3)
+    await until_sent(log, topic, b"after")
+    await until(lambda: gc.collect() >= 0 and producers() == 1)
+    await until(lambda: len(asyncio.all_tasks()) <= before)
+
+
+def producers() -> int:
+    return sum(isinstance(thing, AIOKafkaProducer) for thing in gc.get_objects())
 
 
 async def test_nothing_is_sent_after_its_call_was_given_up(
