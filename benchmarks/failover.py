@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from app.stack.postgres import Postgres
 from benchmarks.cases import Round
 from benchmarks.postgres import own_postgres
 from benchmarks.running import ROOT, asked, ended, until, up
@@ -34,17 +35,31 @@ def failover(rate: float, away_s: float) -> Round:
     the load goes on)."""
 
     def once() -> Mapping[str, float]:
-        with own_postgres() as postgres, up("--database", postgres.dsn) as stack, _load(stack["url"], rate):
-            time.sleep(BEFORE_S)
-            postgres.stop()
-            time.sleep(away_s)
-            first, held = _in_sqlite(Path(stack["sqlite"]))
-            postgres.start()
+        with gone(rate, away_s) as (stack, postgres, held):
+            first = _first_in_sqlite(Path(stack["sqlite"]))
             last = _last_before(postgres.dsn, first)
             home = _home(stack["url"], postgres.dsn, held)
         return {"switch": first - last, "home": home}
 
     return once
+
+
+@contextlib.contextmanager
+def gone(rate: float, away_s: float) -> Iterator[tuple[dict[str, Any], Postgres, int]]:
+    """The stack, its Postgres, which is just back after `away_s` seconds, and the rows in SQLite that wait for it; the
+    load goes on."""
+    with own_postgres() as postgres, up("--database", postgres.dsn) as stack, _load(stack["url"], rate):
+        time.sleep(BEFORE_S)
+        postgres.stop()
+        time.sleep(away_s)
+        held = int(_in_sqlite(Path(stack["sqlite"]), "SELECT count(*) FROM outbox WHERE state = 'pending'"))
+        postgres.start()
+        yield stack, postgres, held
+
+
+def came_home(dsn: str) -> int:
+    """Rows that sync-back has brought, by its book in Postgres."""
+    return int(asked(dsn, CAME))
 
 
 @contextlib.contextmanager
@@ -60,7 +75,7 @@ def _load(url: str, rate: float) -> Iterator[None]:
 
 def _home(url: str, dsn: str, held: int) -> float:
     """Rows a second, by the book that sync-back keeps in Postgres; at least `held` rows must have come."""
-    until(lambda: asked(dsn, CAME) >= held, HOME_S, f"{held} rows", every=0.5)
+    until(lambda: came_home(dsn) >= held, HOME_S, f"{held} rows", every=0.5)
     until(lambda: _waiting(url) == 0, HOME_S, "the last row of SQLite", every=0.5)
     return float(asked(dsn, HOME))
 
@@ -71,14 +86,18 @@ def _waiting(url: str) -> int:
     return int(found["parts"]["stored"]["sqlite"])
 
 
-def _in_sqlite(file: Path) -> tuple[float, int]:
-    """(epoch seconds of the first row, rows that wait)."""
+def _first_in_sqlite(file: Path) -> float:
+    """Epoch seconds."""
+    return _in_sqlite(file, "SELECT min(stored_at) FROM events") / 1e6
+
+
+def _in_sqlite(file: Path, query: str) -> float:
+    """Raises RuntimeError when it gives nothing."""
     with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
-        (first,) = connection.execute("SELECT min(stored_at) FROM events").fetchone()
-        (held,) = connection.execute("SELECT count(*) FROM outbox WHERE state = 'pending'").fetchone()
-    if first is None or not held:
+        (found,) = connection.execute(query).fetchone()
+    if not found:
         raise RuntimeError("SQLite took nothing")
-    return float(first) / 1e6, int(held)
+    return float(found)
 
 
 def _last_before(dsn: str, first: float) -> float:

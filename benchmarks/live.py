@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +31,15 @@ def live(seconds: float) -> Round:
     def once() -> Mapping[str, float]:
         with up() as stack, tempfile.TemporaryDirectory(prefix="chronicle-bench-") as folder:
             url, file = stack["url"], Path(folder) / "told.json"
-            quiet, alone = _single(url, seconds, STEADY), _single(url, seconds)
-            command = [sys.executable, "-m", "benchmarks.watchers", url, str(file), "--clients", str(CLIENTS)]
-            with ended(subprocess.Popen(command, cwd=ROOT)) as watchers:
-                until(lambda: _told(file)["clients"] == CLIENTS, START_S, f"{CLIENTS} clients", every=0.5)
-                calm = _watched(url, lambda: _single(url, seconds, STEADY))
+            quiet, alone = single(url, seconds, STEADY), single(url, seconds)
+            with watchers(url, file):
+                calm = watched(url, lambda: single(url, seconds, STEADY))
                 seen = _told(file)["events"]
-                watched = _watched(url, lambda: _single(url, seconds))
+                busy = watched(url, lambda: single(url, seconds))
                 reached = _told(file)["events"] - seen
-                if watchers.poll() is not None:
-                    raise RuntimeError("the watchers ended")
         if not reached:
             raise RuntimeError("nothing reached the clients")
-        rate = watched["requests"] / watched["seconds"]
+        rate = busy["requests"] / busy["seconds"]
         before = alone["requests"] / alone["seconds"]
         return {
             "rate_0": before,
@@ -50,19 +47,30 @@ def live(seconds: float) -> Round:
             "kept": rate / before,
             "p99_0": quiet["p99_ms"],
             "p99_1000": calm["p99_ms"],
-            "sent": reached / watched["seconds"],
+            "sent": reached / busy["seconds"],
         }
 
     return once
 
 
-def _single(url: str, seconds: float, rate: int = 0) -> dict[str, Any]:
-    """With a rate of 0: as many as are answered."""
+@contextlib.contextmanager
+def watchers(url: str, file: Path) -> Iterator[None]:
+    """CLIENTS of them, all connected; what they got is told in `file`. Raises RuntimeError when they ended."""
+    command = [sys.executable, "-m", "benchmarks.watchers", url, str(file), "--clients", str(CLIENTS)]
+    with ended(subprocess.Popen(command, cwd=ROOT)) as running:
+        until(lambda: _told(file)["clients"] == CLIENTS, START_S, f"{CLIENTS} clients", every=0.5)
+        yield
+        if running.poll() is not None:
+            raise RuntimeError("the watchers ended")
+
+
+def single(url: str, seconds: float, rate: int = 0) -> dict[str, Any]:
+    """Posts of one event; with a rate of 0 as many as are answered."""
     options = ("--connections", CONNECTIONS, "--seconds", seconds, "--rate", rate)
     return told("benchmarks.single_load", url, *options)
 
 
-def _watched(url: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def watched(url: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What `work` gives, while events for all clients come beside it."""
     command = [sys.executable, "-m", "benchmarks.live", url, str(WATCHED_RATE)]
     with ended(subprocess.Popen(command, cwd=ROOT)) as sender:

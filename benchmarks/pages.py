@@ -17,6 +17,7 @@ from typing import Any, Final
 from benchmarks.report import cases_table, told_of
 from benchmarks.result import OUT, in_words
 from benchmarks.running import ROOT
+from benchmarks.ways import ELSE, PROCESSES
 
 PAGES: Final = (ROOT / "docs" / "performance.md", ROOT / "docs" / "scaling.md")
 RATES: Final = (10_000, 100_000, 1_000_000)
@@ -44,25 +45,24 @@ def stages(found: Found) -> list[str]:
         "| --- | --- | --- | --- |",
         *(f"| {name} | {one['ours']:g} | {_or_none(one['floor'])} | {_distance(one)} |" for name, one in rows),
     ]
-    if "processes" in found:
-        bulks, singles = found["processes"], found.get("requests", {})
-        lines += [
-            "",
-            "| over the whole way, µs an event | 100 a POST | one a POST, 32 connections |",
-            "| --- | --- | --- |",
-        ]
-        lines += [
-            f"| {name} | {value:g} | {_or_none(singles.get(name))} |"
-            for name, value in bulks.items()
-            if name != "events_per_s"
-        ]
+    if "ways" in found:
+        lines += ["", "Over the whole way, CPU µs an event:", "", *_ways(found["ways"], PROCESSES, "us")]
+        lines += ["", "And cores, of those the machine has:", "", *_ways(found["ways"], (*PROCESSES, *ELSE), "cores")]
     return lines
+
+
+def _ways(found: Found, names: Sequence[str], kind: str) -> list[str]:
+    head = ("", "events/s", *names)
+    rows = [
+        (way, f"{one['events_per_s']:,.0f}", *(f"{one[kind][name]:g}" for name in names)) for way, one in found.items()
+    ]
+    return [f"| {' | '.join(head)} |", "|" + " --- |" * len(head), *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def sizes(found: Found) -> list[str]:
     """What 10 k, 100 k and 1 M events/s take, by what each process spent an event."""
-    spent, size = found["processes"], found["bytes"]
-    head = ["events/s", *(f"{name}, cores" for name in spent if name != "events_per_s")]
+    spent, size = next(iter(found["ways"].values()))["us"], found["bytes"]
+    head = ["events/s", *(f"{name}, cores" for name in spent)]
     head += ["stream workers", "partitions", "into the log, MB/s", "kept in the log, TB"]
     rows = [_sized(rate, spent, size) for rate in RATES]
     return [
@@ -75,7 +75,7 @@ def sizes(found: Found) -> list[str]:
 
 
 def _sized(rate: int, spent: Mapping[str, float], size: int) -> list[str]:
-    cores = {name: rate * value / 1e6 / BUSY for name, value in spent.items() if name != "events_per_s"}
+    cores = {name: rate * value / 1e6 / BUSY for name, value in spent.items()}
     workers = max(1, math.ceil(cores.get("stream", 0.0)))
     partitions = max(4, 1 << (workers * 2 - 1).bit_length())  # two a worker, so that a further one has something to do
     written = rate * size * TOPICS
@@ -102,7 +102,7 @@ def filled(page: str, folder: Path) -> str:
             raise ValueError(f"there are no figures {name!r}")
         file, told = BLOCKS[name]
         found = json.loads((folder / file).read_text()) if (folder / file).exists() else None
-        if found is None or (name == "sizes" and "processes" not in found):
+        if found is None or (name == "sizes" and "ways" not in found):
             return match[0]
         return _BLOCK.format(name=name, text="\n".join(told(found)))
 

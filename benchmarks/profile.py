@@ -2,19 +2,17 @@
 
 First each stage of ours alone, beside the bare cost of the library calls it cannot do without: the distance to the
 limit. Those that need a broker or a database have one made for them (`benchmarks.profile_io`; `--alone` leaves them
-out). Then the whole way, once with bulks and once with single posts, and what each process spent an event: what no
-stage explains is transport, waiting, and the servers. Prints tables and keeps the figures in
-`benchmarks/out/profile.json`. About two minutes.
+out). Then the whole way, in the cases that the CPU limits, and what each process spent an event and had of the cores:
+what no stage explains is transport, waiting, and the servers. Prints tables and keeps the figures in
+`benchmarks/out/profile.json`. About four minutes.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import statistics
 import time
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from typing import Any, Final
@@ -29,19 +27,13 @@ from benchmarks.bulk_load import bodies
 from benchmarks.codec import sample
 from benchmarks.guard import BULK, Work, stages
 from benchmarks.result import keep, told
-from benchmarks.running import told as said
-from benchmarks.running import until, up
-from benchmarks.usage import cpu_seconds, tree
-from benchmarks.whole import LATE_S
+from benchmarks.ways import ELSE, PROCESSES, ways
 from connectors.rows import event_row
 from schemas.codec import AvroCodec, _parsed, to_fields
 from schemas.event import LoggedEvent, Position
 from schemas.registry import packaged
 
 ROUNDS: Final = 5
-#: How events come in, by the name of the figures.
-POSTED: Final[Mapping[str, str]] = {"processes": "100 a POST", "requests": "one a POST, on 32 connections"}
-CONNECTIONS, SECONDS = 32, 10
 TIMES: Final = 20
 #: The stages in the order an event walks.
 ORDER: Final = (
@@ -133,35 +125,19 @@ def _rows() -> Work:
     return rows
 
 
-def by_process(*load: object) -> dict[str, float]:
-    """Process -> µs an event over the whole way while this program of ours sends, the program left out."""
-    with up() as stack:
-        pids = {"ingest": [stack["pids"]["ingest"]], "stream": stack["pids"]["stream"]}
-        pids |= {name: tree(stack["pids"][name]) for name in ("kafka", "postgres") if name in stack["pids"]}
-        before, began = {name: cpu_seconds(all_) for name, all_ in pids.items()}, time.time()
-        module, *options = load
-        said(str(module), stack["url"], *options)
-        until(lambda: _sent(stack["url"])["pending"] == 0, LATE_S, "the last rows", every=0.2)
-        events, seconds = _sent(stack["url"])["stored"], time.time() - began
-        spent = {name: (cpu_seconds(all_) - before[name]) / events * 1e6 for name, all_ in pids.items()}
-    return {**{name: round(value, 1) for name, value in spent.items()}, "events_per_s": round(events / seconds)}
-
-
-def _sent(url: str) -> dict[str, int]:
-    """What was accepted, by the loss ledger: `stored` and still `pending`."""
-    with urllib.request.urlopen(f"{url}/stats", timeout=10.0) as answer:
-        ledger: dict[str, int] = json.load(answer)["ledger"]
-    return ledger
-
-
 def shown(title: str, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
     """A table of figures."""
     table = Table(title=title)
     for name in head:
-        table.add_column(name, justify="left" if name in ("stage", "process") else "right")
+        table.add_column(name, justify="left" if name in ("stage", "way") else "right")
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def _table(title: str, names: Sequence[str], found: Mapping[str, Any], kind: str) -> Table:
+    rows = [(way, *(_text(spent[kind][name]) for name in names)) for way, spent in found.items()]
+    return shown(title, ("way", *names), rows)
 
 
 def _sum(found: Mapping[str, Mapping[str, float | None]], kind: str) -> float:
@@ -185,11 +161,13 @@ def main() -> None:
     console.print(shown("CPU µs an event, alone", ("stage", "ours", "library calls alone"), rows))
     found: dict[str, Any] = {"bytes": len(AvroCodec().encode(sample())), "stages": stages_}
     if events:
-        found["processes"] = by_process("benchmarks.bulk_load", "--events", events)
-        found["requests"] = by_process("benchmarks.single_load", "--connections", CONNECTIONS, "--seconds", SECONDS)
-        for what in ("processes", "requests"):
-            spent = [(name, _text(value)) for name, value in found[what].items()]
-            console.print(shown(f"CPU µs an event, {POSTED[what]}", ("process", "µs"), spent))
+        found["ways"] = {}
+        for name, way in ways(events).items():
+            spent = way()
+            found["ways"][name] = spent._asdict()
+            console.print(f"{name}: {spent.events_per_s:,.0f} events/s")
+        console.print(_table("CPU µs an event, over the whole way", PROCESSES, found["ways"], "us"))
+        console.print(_table("Cores", (*PROCESSES, *ELSE), found["ways"], "cores"))
     keep(told("profile", found, packages=("msgspec", "fastavro", "rocksdict")))
 
 

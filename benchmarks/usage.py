@@ -21,6 +21,12 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     return sum(sum(map(int, _stat(pid)[11:13])) for pid in pids) / TICKS
 
 
+def idle_seconds() -> float:
+    """Time so far in which a core had nothing to do, summed over the cores."""
+    *_, idle, waiting = map(int, Path("/proc/stat").read_text().split()[1:6])
+    return (idle + waiting) / TICKS
+
+
 def resident_mb(pids: Iterable[int]) -> float:
     """Resident memory of these processes together; what they share counts for each."""
     return sum(int(_stat(pid)[21]) for pid in pids) * PAGE / 1e6

@@ -100,7 +100,7 @@ class LogOrSpool:
         self._topic = topic
         self._clock = clock
         self._backoff = backoff
-        self._ack_s = ack_timeout_s
+        self._ack_s = min(ack_timeout_s, TAKE_SECONDS)
         self._metrics = metrics or NullMetrics()
         self._line: deque[_Entry] = deque()
         self._spooling = False
@@ -127,11 +127,16 @@ class LogOrSpool:
             raise Unavailable("intake", "shutting down", retry_after=2.0)
         if not records:
             return LOG
-        entry = _Entry(records, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        entry, end = _Entry(records, loop.create_future()), loop.time() + TAKE_SECONDS
         self._line.append(entry)
         try:
-            async with asyncio.timeout(TAKE_SECONDS):
-                durable = await self._put(entry)
+            await self._begin(entry)
+            if entry.handed.done():
+                durable = entry.handed.result()
+            else:
+                async with asyncio.timeout_at(end):
+                    durable = await entry.handed
         except TimeoutError:
             detail = f"not durable within {TAKE_SECONDS:g} s"
             raise Unavailable("intake", detail, retry_after=2.0, unknown=True) from None
@@ -173,7 +178,8 @@ class LogOrSpool:
 
     # --- the line ---
 
-    async def _put(self, entry: _Entry) -> Durable:
+    async def _begin(self, entry: _Entry) -> None:
+        """Send it, which the log bounds in time, or leave it to the line."""
         if self._spooling:
             self._advance()
         elif self._starting:
@@ -181,7 +187,6 @@ class LogOrSpool:
         else:
             entry.state = _State.SENDING
             await self._send(entry)
-        return await entry.handed
 
     async def _send(self, entry: _Entry) -> None:
         """Send one entry that is in line, and let the line advance by the outcome."""

@@ -118,21 +118,22 @@ class KafkaLog:
             return []
         self._check_sizes(records)
         generation = self._generation()
-        call = Call(topic, records, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        call = Call(topic, records, loop.create_future())
         generation.calls.add(call)
         generation.line.append(call)
         self._take_off(generation)
+        end = loop.call_later(timeout, _finish, call)
         try:
-            async with asyncio.timeout(timeout):
-                await call.done
-        except TimeoutError:
-            await self._give_up(generation, f"no ack within {timeout:g} s{generation.cause}")
+            await call.done
         finally:
+            end.cancel()
             generation.calls.discard(call)
         if call.acked:
             return call.positions()
         if (error := call.error) is not None:
             raise _failure(topic, error)
+        await self._give_up(generation, f"no ack within {timeout:g} s{generation.cause}")
         raise Unavailable("kafka", f"{topic}: {self.last_error}", unknown=bool(call.places))
 
     async def probe(self, timeout: float = 2.0) -> None:

@@ -57,8 +57,11 @@ async def read_body(request: Request, limits: IngestLimits) -> bytes:
     """
     encoding = encoding_of(request)
     try:
-        async with asyncio.timeout(limits.read_seconds):
-            packed = await _read(request, limits)
+        if request.content.is_eof():  # it came with its head, as small ones do
+            packed = _here(request, limits)
+        else:
+            async with asyncio.timeout(limits.read_seconds):
+                packed = await _read(request, limits)
     except TimeoutError as error:
         detail = f"The body did not arrive within {limits.read_seconds:g} s; send it at once."
         raise Refused(408, "read_timeout", detail) from error
@@ -115,6 +118,13 @@ def _unbrotli(packed: bytes) -> Iterator[bytes]:
         if not part:
             raise ValueError("the brotli stream ends too early")
         yield part
+
+
+def _here(request: Request, limits: IngestLimits) -> bytes:
+    body: bytes = request.content.read_nowait()
+    if len(body) > limits.max_body_bytes:
+        raise _too_large(limits)
+    return body
 
 
 async def _read(request: Request, limits: IngestLimits) -> bytes:

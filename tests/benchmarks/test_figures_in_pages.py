@@ -17,8 +17,20 @@ PAGE = "before\n<!-- figures: {} -->\nNot measured yet.\n<!-- end of figures -->
 PROFILE = {
     "bytes": 1000,
     "stages": {"decode": {"ours": 3.0, "floor": 2.0}, "rows": {"ours": 1.0, "floor": None}},
-    "processes": {"ingest": 12.0, "stream": 18.0, "events_per_s": 30_000},
-    "requests": {"ingest": 200.0, "events_per_s": 3_000},
+    "ways": {
+        "bulks": {
+            "events_per_s": 30_000,
+            "us": {"ingest": 12.0, "stream": 18.0, "kafka": 6.0, "postgres": 3.0},
+            "cores": {
+                "ingest": 0.36,
+                "stream": 0.54,
+                "kafka": 0.2,
+                "postgres": 0.1,
+                "load and all else": 0.5,
+                "idle": 0.3,
+            },
+        }
+    },
 }
 
 
@@ -45,16 +57,16 @@ def test_stages_stand_beside_their_limit(tmp_path: Path) -> None:
     page = filled(PAGE.format("stages"), tmp_path)
     assert "| decode | 3 | 2 | 1.5 × |" in page
     assert "| rows | 1 |  |  |" in page
-    assert "| ingest | 12 | 200 |" in page
-    assert "| stream | 18 |  |" in page
+    assert "| bulks | 30,000 | 12 | 18 | 6 | 3 |" in page
+    assert "| bulks | 30,000 | 0.36 | 0.54 | 0.2 | 0.1 | 0.5 | 0.3 |" in page
 
 
 def test_sizes_follow_from_what_an_event_costs(tmp_path: Path) -> None:
     """100,000 events/s at 18 µs are 1.8 cores of work; 60 % busy they are three."""
     (tmp_path / "profile.json").write_text(json.dumps(told("profile", PROFILE)))
     page = filled(PAGE.format("sizes"), tmp_path)
-    assert "| 100,000 | 2.0 | 3.0 | 3 | 8 | 200 | 121.0 |" in page
-    assert "| 10,000 | 0.2 | 0.3 | 1 | 4 | 20 | 12.1 |" in page
+    assert "| 100,000 | 2.0 | 3.0 | 1.0 | 0.5 | 3 | 8 | 200 | 121.0 |" in page
+    assert "| 10,000 | 0.2 | 0.3 | 0.1 | 0.1 | 1 | 4 | 20 | 12.1 |" in page
 
 
 def test_an_unknown_block_is_a_mistake(tmp_path: Path) -> None:
