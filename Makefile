@@ -51,7 +51,7 @@ bench-quick: setup ## the main cases, one round each: under six minutes
 bench-read: setup ## the API over ten million events, the page over one million; ten minutes
 	@exec $(BIN)/python -m benchmarks --read --write $(BENCH_ARGS)
 
-bench-large: setup ## what else needs ten million events: growth, restart; an hour and more
+bench-large: setup ## what else needs ten million events: growth, restart; half an hour
 	@exec $(BIN)/python -m benchmarks --large --write $(BENCH_ARGS)
 
 bench-pages: setup ## put the figures of the last run into docs/performance.md and docs/scaling.md

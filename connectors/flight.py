@@ -64,14 +64,13 @@ class Call:
 class Batch:
     """What one partition gets. `base` is the offset of its first record once it is acked, -1 where nobody knows."""
 
-    __slots__ = ("acked", "base", "builder", "count", "error", "last", "partition", "topic")
+    __slots__ = ("acked", "base", "builder", "count", "error", "partition", "topic")
 
     def __init__(self, builder: Any, topic: str, partition: int) -> None:
         self.builder = builder
         self.topic = topic
         self.partition = partition
         self.count = 0
-        self.last: Call | None = None
         self.acked = False
         self.base = -1
         self.error: Exception | None = None
@@ -131,8 +130,7 @@ class Flight:
         )
         if added is None:
             return False
-        if batch.last is not call:
-            batch.last = call
+        if batch not in call.batches:
             call.batches.append(batch)
         call.places.append((batch, batch.count))
         batch.count += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -155,3 +156,22 @@ def test_a_call_is_not_acked_while_a_part_is_missing(error: Exception | None) ->
     assert not made.acked
     assert made.error is error
     assert list(flight.outcomes()) == ([made] if error else [])
+
+
+def test_a_call_and_its_batches_go_without_the_collector() -> None:
+    """It runs rarely in a worker: in a circle the records of many seconds would stay in memory."""
+    gc.disable()
+    try:
+        made, flight = call(*(Record(b"k", b"v", partition=number) for number in range(2))), Flight(builder)
+        flight.take(made, 2, 100)
+        land(flight.batches[0], 5)
+        before = batches()
+        del made, flight
+        assert batches() == before - 2
+    finally:
+        gc.enable()
+
+
+def batches() -> int:
+    """How many there are in this process."""
+    return sum(isinstance(thing, Batch) for thing in gc.get_objects())
