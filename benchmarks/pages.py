@@ -17,7 +17,7 @@ from typing import Any, Final
 from benchmarks.report import cases_table, told_of
 from benchmarks.result import OUT, in_words
 from benchmarks.running import ROOT
-from benchmarks.ways import ELSE, PROCESSES
+from benchmarks.ways import IDLE, PROCESSES
 
 PAGES: Final = (ROOT / "docs" / "performance.md", ROOT / "docs" / "scaling.md")
 RATES: Final = (10_000, 100_000, 1_000_000)
@@ -47,7 +47,7 @@ def stages(found: Found) -> list[str]:
     ]
     if "ways" in found:
         lines += ["", "Over the whole way, CPU µs an event:", "", *_ways(found["ways"], PROCESSES, "us")]
-        lines += ["", "And cores, of those the machine has:", "", *_ways(found["ways"], (*PROCESSES, *ELSE), "cores")]
+        lines += ["", "And cores, of those the machine has:", "", *_ways(found["ways"], (*PROCESSES, IDLE), "cores")]
     return lines
 
 

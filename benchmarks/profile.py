@@ -27,7 +27,7 @@ from benchmarks.bulk_load import bodies
 from benchmarks.codec import sample
 from benchmarks.guard import BULK, Work, stages
 from benchmarks.result import keep, told
-from benchmarks.ways import ELSE, PROCESSES, ways
+from benchmarks.ways import IDLE, PROCESSES, ways
 from connectors.rows import event_row
 from schemas.codec import AvroCodec, _parsed, to_fields
 from schemas.event import LoggedEvent, Position
@@ -167,7 +167,7 @@ def main() -> None:
             found["ways"][name] = spent._asdict()
             console.print(f"{name}: {spent.events_per_s:,.0f} events/s")
         console.print(_table("CPU µs an event, over the whole way", PROCESSES, found["ways"], "us"))
-        console.print(_table("Cores", (*PROCESSES, *ELSE), found["ways"], "cores"))
+        console.print(_table("Cores", (*PROCESSES, IDLE), found["ways"], "cores"))
     keep(told("profile", found, packages=("msgspec", "fastavro", "rocksdict")))
 
 

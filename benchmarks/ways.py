@@ -7,7 +7,6 @@ and whether one was idle.
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 import urllib.request
@@ -25,9 +24,9 @@ from benchmarks.whole import LATE_S
 #: Connections and seconds of single posts; events/s and seconds of a steady load.
 CONNECTIONS, SECONDS = 32, 10
 STEADY, STEADY_S = 5_000, 15
-#: How the processes are called in the figures, in the order of the way; then what else the machine did.
+#: How the processes are called in the figures, in the order of the way; then what nobody took. The rest is the load's.
 PROCESSES: Final = ("ingest", "stream", "kafka", "postgres")
-ELSE: Final = ("load and all else", "idle")
+IDLE: Final = "idle"
 
 
 class Spent(NamedTuple):
@@ -41,20 +40,14 @@ class Spent(NamedTuple):
 @contextmanager
 def _watched(stack: Mapping[str, Any], events: Callable[[], int], found: list[Spent]) -> Iterator[None]:
     """Puts into `found` what was spent in the context; `events`: how many have come so far."""
-    pids = {"ingest": [stack["pids"]["ingest"]], "stream": stack["pids"]["stream"]}
-    pids |= {name: tree(stack["pids"][name]) for name in ("kafka", "postgres")}
-    before, idle, came, began = (
-        {name: cpu_seconds(all_) for name, all_ in pids.items()},
-        idle_seconds(),
-        events(),
-        _now(),
-    )
+    before, idle, came, began = _by_process(stack), idle_seconds(), events(), time.monotonic()
     yield
-    seconds, more = _now() - began, events() - came
-    spent = {name: cpu_seconds(all_) - before[name] for name, all_ in pids.items()}
-    idle = (idle_seconds() - idle) / seconds
-    cores = {name: value / seconds for name, value in spent.items()}
-    cores |= {ELSE[0]: (os.cpu_count() or 1) - idle - sum(cores.values()), ELSE[1]: idle}
+    seconds, more = time.monotonic() - began, events() - came
+    spent = {
+        name: sum(cpu - before[name].get(pid, 0.0) for pid, cpu in all_.items())
+        for name, all_ in _by_process(stack).items()
+    }
+    cores = {name: value / seconds for name, value in spent.items()} | {IDLE: (idle_seconds() - idle) / seconds}
     found.append(
         Spent(
             round(more / seconds),
@@ -64,8 +57,11 @@ def _watched(stack: Mapping[str, Any], events: Callable[[], int], found: list[Sp
     )
 
 
-def _now() -> float:
-    return time.monotonic()
+def _by_process(stack: Mapping[str, Any]) -> dict[str, dict[int, float]]:
+    """CPU seconds so far by process and pid; connections of Postgres come and go."""
+    pids = {"ingest": [stack["pids"]["ingest"]], "stream": stack["pids"]["stream"]}
+    pids |= {name: tree(stack["pids"][name]) for name in ("kafka", "postgres")}
+    return {name: {pid: cpu_seconds([pid]) for pid in all_} for name, all_ in pids.items()}
 
 
 def _stored(url: str) -> int:
