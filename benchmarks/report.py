@@ -23,7 +23,7 @@ def result(rows: Sequence[Row], command: str, seconds: float) -> dict[str, Any]:
     """Everything that was measured, with where, when, on what, and how every side was set."""
     sides = sorted({side for row in rows for side in (*row.spreads, *row.failed)})
     figures = {
-        "commit": _commit(),
+        "commit": commit_of(RESULTS.parent, RESULTS.name),
         "command": command,
         "minutes": round(seconds / 60, 1),
         "settings": {"all": COMMON} | {side: SIDES[side] for side in sides if side in SIDES},
@@ -121,7 +121,13 @@ def _is_of(name: str, sides: Sequence[str]) -> bool:
     return any(side.partition(",")[0].lower() == name for side in sides)
 
 
-def _commit() -> str:
-    command = ("git", "describe", "--always", "--dirty")
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=RESULTS.parent)
-    return done.stdout.strip() or "unknown"
+def commit_of(root: Path, but: str) -> str:
+    """The commit of a work tree, `-dirty` when a file differs from it; `but` one, which the run before wrote."""
+    named = _git(root, "describe", "--always")
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ":/", f":(exclude){but}")
+    return f"{named or 'unknown'}{'-dirty' if changed else ''}"
+
+
+def _git(root: Path, *words: str) -> str:
+    done = subprocess.run(("git", *words), capture_output=True, text=True, check=False, cwd=root)
+    return done.stdout.strip()

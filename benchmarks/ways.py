@@ -125,6 +125,7 @@ def ways(events: int) -> dict[str, Callable[[], Spent]]:
     return {
         "100 a POST": lambda: _bulks(events),
         "100 a POST, two stream workers": lambda: _bulks(events, ("--stream-workers", "2")),
+        "100 a POST, 1 partition": lambda: _bulks(events, partitions=1),
         "100 a POST, 16 partitions": lambda: _bulks(events, partitions=16),
         f"one a POST, {CONNECTIONS} connections": _singles,
         f"{STEADY:,} events/s, ten a POST": _steady,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 from benchmarks import report
@@ -44,3 +45,23 @@ def test_a_full_and_a_large_run_stand_on_one_page(tmp_path: Path) -> None:
     assert "## `run full`" in page
     assert "## `run large`" in page
     assert "## `run latest`" not in page
+
+
+def test_a_run_after_a_run_is_of_a_clean_commit(tmp_path: Path) -> None:
+    """The page of results that the first one wrote is no change of what the second one measures."""
+
+    def git(*words: str) -> None:
+        who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+        subprocess.run(("git", *who, *words), cwd=tmp_path, check=True, capture_output=True)
+
+    page, code = tmp_path / "results.md", tmp_path / "code.py"
+    page.write_text("old")
+    code.write_text("1")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "one")
+    clean = report.commit_of(tmp_path, page.name)
+    page.write_text("new")
+    assert report.commit_of(tmp_path, page.name) == clean
+    code.write_text("2")
+    assert report.commit_of(tmp_path, page.name) == f"{clean}-dirty"
