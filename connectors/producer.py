@@ -316,12 +316,15 @@ async def _bury(producer: Any) -> None:
     """End what the producer still does, so that nothing of it stays in memory.
 
     A sender that was cancelled waits for the requests on their way, and these for metadata that may never come: it is
-    told until it has ended. What waits for acks is failed then, else `stop` would wait for them for ever.
+    told until it has ended. What waits for acks is failed then, else `stop` would wait for them for ever. A batch that
+    the broker refused waits for its next try apart from them, and nobody waits for it any more: it is dropped first,
+    since aiokafka 0.14 would fail it with a KeyError on the loop and an error that nobody fetches.
     """
     sender = producer._sender.sender_task
     while sender is not None and not sender.done():
         await asyncio.wait({sender}, timeout=BURIAL_SECONDS)
         sender.cancel()
+    producer._message_accumulator._batches.clear()
     producer._message_accumulator.fail_all(ProducerClosed())
     await producer.stop()
 

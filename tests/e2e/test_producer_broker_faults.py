@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer
 from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from app.stack.kafka import Kafka
 from app.stack.ports import free_port
@@ -166,6 +167,21 @@ async def test_what_was_given_up_leaves_nothing_behind(own_kafka: Kafka, log: Ka
 
 def producers() -> int:
     return sum(isinstance(thing, AIOKafkaProducer) for thing in gc.get_objects())
+
+
+async def test_what_the_broker_refuses_for_now_is_given_up_quietly(own_kafka: Kafka, log: KafkaLog, topic: str) -> None:
+    """A batch that waits for its next try when its call ends leaves no error on the loop."""
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    await log.send(topic, [Record(b"k", b"before")])
+    admin = AdminClient({"bootstrap.servers": own_kafka.address})
+    await asyncio.to_thread(admin.delete_topics([topic])[topic].result, 10)
+    with pytest.raises(Unavailable):
+        await log.send(topic, [Record(b"k", b"x" * 500)] * 4, timeout=1.0)
+    await log.close()
+    gc.collect()
+    await asyncio.sleep(0)
+    assert not errors
 
 
 async def test_nothing_is_sent_after_its_call_was_given_up(
