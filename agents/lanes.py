@@ -15,6 +15,8 @@ MOST_BYTES: Final = 2 << 20
 #: Bytes of a partition that are handed out and not acked where a lane lingers. Twice a batch: the next one comes while
 #: the last is worked on, and no batch waits for records that may not come before it is acked.
 UNACKED_BYTES: Final = 2 * MOST_BYTES
+#: Parts of a circle between the batches of two partitions that follow each other: so any number of them lie evenly.
+GOLDEN: Final = 0.618034
 _logger = structlog.get_logger("chronicle.lanes")
 
 
@@ -48,7 +50,8 @@ def attach(app: Any, name: str, *, chunks: Any, lane: Callable[[int], Lane]) -> 
 
 
 class Lingering:
-    """A lane that works off together what came within `linger_s` seconds, at most about `most` records or MOST_BYTES.
+    """A lane that works off together what came within `linger_s` seconds (`end_of`), at most about `most` records or
+    MOST_BYTES.
 
     A subclass says how (`work`), what leaves a batch to the next owner of the partition (`left`), and what is done
     about a bug (`failed`): the agent's loop must not step over a record.
@@ -95,14 +98,24 @@ class Lingering:
         """The next chunk and those that come within the linger, as long as they are no more than a batch."""
         chunks = [await self._inbox.get()]
         records, size = len(chunks[0].records), _size(chunks[0])
+        end = end_of(self._partition, asyncio.get_running_loop().time(), self._linger_s)
         try:
-            async with asyncio.timeout(self._linger_s):
+            async with asyncio.timeout_at(end):
                 while records < self._most and size < MOST_BYTES:
                     chunks.append(await self._inbox.get())
                     records, size = records + len(chunks[-1].records), size + _size(chunks[-1])
         except TimeoutError:
             pass
         return chunks
+
+
+def end_of(partition: int, now: float, linger_s: float) -> float:
+    """When a batch that begins `now` ends: after more than half of `linger_s`, and no more than the whole.
+
+    Each partition ends its own at other moments: in the same one, together, they would keep the loop from all else.
+    """
+    half = linger_s / 2
+    return now + linger_s - (now - half * (partition * GOLDEN % 1.0)) % half if half else now
 
 
 def _size(chunk: Any) -> int:

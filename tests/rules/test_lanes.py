@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agents.aggregate import BATCH
-from agents.lanes import MOST_BYTES, UNACKED_BYTES, Lingering
+from agents.lanes import MOST_BYTES, UNACKED_BYTES, Lingering, end_of
 from connectors.transport.settings import Options
 
 FOREVER = 3600.0
@@ -63,3 +66,24 @@ async def test_a_batch_needs_no_more_than_a_partition_may_hand_out(size: int) ->
     async with asyncio.timeout(5):
         assert await lane.batches.get()
     await lane.close()
+
+
+@given(partition=st.integers(0, 1_000), now=st.floats(0, 1e8), linger=st.sampled_from([0.05, 1.0, 1.5]))
+def test_a_batch_lasts_more_than_half_of_the_linger_and_no_more_than_it(
+    partition: int, now: float, linger: float
+) -> None:
+    """Long enough to be worth a write, and no later than was promised."""
+    assert linger / 2 - 1e-6 < end_of(partition, now, linger) - now < linger + 1e-6
+
+
+def test_without_a_linger_a_batch_ends_at_once() -> None:
+    """What is there by then is still taken together."""
+    assert end_of(3, 7.5, 0.0) == 7.5
+
+
+@pytest.mark.parametrize("partitions", [2, 4, 16])
+def test_the_batches_of_two_partitions_do_not_end_in_the_same_moment(partitions: int) -> None:
+    """However they began: work that comes all at once keeps the loop from what should be quick."""
+    ends = sorted(end_of(partition, 100.0 + 0.2 * partition, 1.0) % 0.5 for partition in range(partitions))
+    apart = [other - one for one, other in pairwise([*ends, ends[0] + 0.5])]
+    assert min(apart) > 0.5 / partitions / 3
