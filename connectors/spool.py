@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 import structlog
 
+from connectors import sqlite_many
 from connectors.ports import Record
 from connectors.room import ROOM, shortage
 from connectors.spool_file import Salvage, connect, open_file
@@ -123,10 +124,8 @@ class Spool:
         def insert(connection: sqlite3.Connection) -> int:
             first = self._next
             self._next += len(raws)
-            connection.executemany(
-                "INSERT INTO spool (seq, at, crc, record) VALUES (?, ?, ?, ?)",
-                [(first + index, at, zlib.crc32(raw), raw) for index, raw in enumerate(raws)],
-            )
+            rows = [(first + index, at, zlib.crc32(raw), raw) for index, raw in enumerate(raws)]
+            sqlite_many.insert(connection, "INSERT INTO spool (seq, at, crc, record)", rows)
             return self._next - 1
 
         future = self._submit(insert, failed=lambda: self._left((len(raws), size)))

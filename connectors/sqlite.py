@@ -22,6 +22,7 @@ from connectors.ports import Batch, FailoverRange, Holdings, OutboxRow, Receipt,
 from connectors.rollup import Delta, fold, merge, session_row
 from connectors.room import ROOM
 from connectors.rows import Known, event_row, judge, letter_of, letter_row, progress_rows, split_repeats
+from connectors.sqlite_many import insert
 from connectors.sqlite_store import Corrupt, Quarantine, SqliteStore, store_id
 from schemas import points
 from schemas.clock import Clock, SystemClock
@@ -37,6 +38,7 @@ GRACE_S: Final = 3600.0
 #: at most, so a thousand of them would be too many.
 PEEK_BYTES: Final = 6 << 20
 _peeked: Final = msgspec.json.Decoder(list[tuple[int, int, int, int, int, str, str, str]])
+_sessions: Final = msgspec.json.Decoder(list[list[str | int | None]])
 #: What a value can do wrong in SQLite: text that is not UTF-8, an integer beyond 64 bits, a row beyond 1 GB.
 DATA_ERRORS: Final = (sqlite3.DataError, sqlite3.IntegrityError, UnicodeError, OverflowError)
 
@@ -145,11 +147,7 @@ class SqliteSink:
         """
 
         def work(connection: sqlite3.Connection) -> list[OutboxRow]:
-            (found,) = connection.execute(sql.PEEK, (after, limit, PEEK_BYTES)).fetchone()
-            try:
-                rows = _peeked.decode(found)
-            except msgspec.MsgspecError as error:
-                raise Corrupt(f"the outbox does not read: {error}") from error
+            rows = _listed(connection, sql.PEEK, (after, limit, PEEK_BYTES), _peeked)
             return [self._outbox_row(*row) for row in rows]
 
         return await self._store.run(work)
@@ -248,14 +246,23 @@ def _write(connection: sqlite3.Connection, batch: Batch, now: int, *, careful: b
     )
 
 
+def _listed(connection: sqlite3.Connection, query: str, given: Sequence[Any], decoder: Any) -> Any:
+    """Rows that come as one row of JSON. Raises `Corrupt`."""
+    (found,) = connection.execute(query, given).fetchone()
+    try:
+        return decoder.decode(found)
+    except msgspec.MsgspecError as error:
+        raise Corrupt(f"the store does not read: {error}") from error
+
+
 def _known(connection: sqlite3.Connection, ids: Mapping[UUID, LoggedEvent]) -> dict[UUID, Known]:
     rows = connection.execute(sql.KNOWN, (msgspec.json.encode([str(event_id) for event_id in ids]).decode(),))
     return {UUID(event_id): Known(Position(part, offset), print_) for event_id, part, offset, print_ in rows}
 
 
 def _add_all(connection: sqlite3.Connection, new: Sequence[LoggedEvent], now: int) -> list[tuple[LoggedEvent, str]]:
-    connection.executemany(sql.ADD_EVENT, [_row(logged, now) for logged in new])
-    connection.executemany(sql.ADD_OUTBOX, map(_outbox, new))
+    insert(connection, sql.ADD_EVENTS, [_row(logged, now) for logged in new])
+    insert(connection, sql.ADD_OUTBOX, [_outbox(logged) for logged in new])
     return []
 
 
@@ -302,7 +309,7 @@ def _judge(
         if verdict == "conflict":
             conflicts.append(logged)
             continue
-        queued = verdict == "duplicate" and connection.execute(sql.ADD_OUTBOX, _outbox(logged)).rowcount > 0
+        queued = verdict == "duplicate" and insert(connection, sql.ADD_OUTBOX, [_outbox(logged)]) > 0
         counts["duplicates" if queued else "replays"] += 1
     return counts, conflicts
 
@@ -310,9 +317,9 @@ def _judge(
 def _roll_up(connection: sqlite3.Connection, fresh: Sequence[LoggedEvent], now: int) -> None:
     deltas = fold(fresh)
     names = msgspec.json.encode([delta.session_id for delta in deltas]).decode()
-    old = {row[0]: _delta(row) for row in connection.execute(sql.READ_SESSIONS, (names,))}
+    old = {row[0]: _delta(row) for row in _listed(connection, sql.READ_SESSIONS, (names,), _sessions)}
     merged = [merge(old[delta.session_id], delta) if delta.session_id in old else delta for delta in deltas]
-    connection.executemany(sql.PUT_SESSION, [(*session_row(delta), now) for delta in merged])
+    insert(connection, sql.PUT_SESSIONS, [(*session_row(delta), now) for delta in merged])
 
 
 def _delta(row: Sequence[Any]) -> Delta:

@@ -19,23 +19,22 @@ def quoted(names: tuple[str, ...]) -> str:
 
 SESSION_COLUMNS: Final = tuple(SESSION_TYPES)
 
-ADD_EVENT: Final = f"INSERT INTO events ({quoted(EVENT_COLUMNS)}, stored_at) VALUES ({_marks(len(EVENT_COLUMNS) + 1)})"
+#: For `sqlite_many.insert`: rows in the order of their columns.
+ADD_EVENTS: Final = f"INSERT INTO events ({quoted(EVENT_COLUMNS)}, stored_at)"
 ADD_OUTBOX: Final = """
 INSERT OR IGNORE INTO outbox (event_id, fingerprint, "partition", "offset", ingest_partition, ingest_offset, value)
-VALUES (?, ?, ?, ?, ?, ?, ?)
 """
+PUT_SESSIONS: Final = f"INSERT OR REPLACE INTO sessions ({quoted(SESSION_COLUMNS)}, updated_at)"
 #: With one parameter, a JSON array of ids.
 KNOWN: Final = """
 SELECT event_id, ingest_partition, ingest_offset, fingerprint FROM events
 WHERE event_id IN (SELECT value FROM json_each(?))
 """
-READ_SESSIONS: Final = (
-    f"SELECT {quoted(SESSION_COLUMNS)} FROM sessions WHERE session_id IN (SELECT value FROM json_each(?))"
-)
-PUT_SESSION: Final = (
-    f"INSERT OR REPLACE INTO sessions ({quoted(SESSION_COLUMNS)}, updated_at) "
-    f"VALUES ({_marks(len(SESSION_COLUMNS) + 1)})"
-)
+#: All in one row of JSON, as `PEEK`.
+READ_SESSIONS: Final = f"""
+SELECT json_group_array(json_array({quoted(SESSION_COLUMNS)})) FROM sessions
+WHERE session_id IN (SELECT value FROM json_each(?))
+"""
 PROGRESS: Final = """
 INSERT INTO sink_progress ("partition", next_offset, stored, updated_at) VALUES (?, ?, ?, ?)
 ON CONFLICT ("partition") DO UPDATE SET next_offset = max(next_offset, excluded.next_offset),
