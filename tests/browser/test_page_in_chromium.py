@@ -38,16 +38,23 @@ class Stack:
 
     def __init__(self, url: str, postgres: Postgres, http: aiohttp.ClientSession, browser: Any) -> None:
         self.url, self.postgres, self.http, self.browser = url, postgres, http, browser
+        self.taken = 0  # events that were answered with a 2xx
 
     async def hooks(self, bodies: Iterable[dict[str, Any]]) -> None:
         """As Claude Code sends them."""
         for body in bodies:
             async with self.http.post(f"{self.url}/hooks/claude-code", json=body) as answer:
                 assert answer.status < 300, await answer.text()
+                self.taken += 1
 
     async def events(self, events: list[dict[str, Any]]) -> None:
         async with self.http.post(f"{self.url}/events", json=events) as answer:
             assert answer.status < 300, await answer.text()
+            self.taken += len(events)
+
+    async def settled(self) -> None:
+        """Wait until Postgres has all that was sent: the ledger of a moment ago may know of less."""
+        await settled(self.http, self.url, accepted=self.taken)
 
     async def stored(self, session: str, events: int) -> None:
         """Wait until a database has so many events of it: the feed is quicker."""
@@ -277,7 +284,7 @@ async def test_an_outage_of_postgres_is_told_and_told_to_be_over(stack: Stack) -
     async with looking(stack.browser, stack.url) as seen:
         await seen.open()
         await count(seen, "#events li", 5)
-        await settled(stack.http, stack.url)
+        await stack.settled()
         await seen.page.locator("#checks", has_text="nothing lost").wait_for()
         stack.postgres.stop()
         session = list(Session(int(time.time()), PROJECTS[0]).events())
@@ -289,14 +296,14 @@ async def test_an_outage_of_postgres_is_told_and_told_to_be_over(stack: Stack) -
         stack.postgres.start()
         await seen.page.get_by_text(re.compile("synced .*0 lost")).wait_for(timeout=90_000)
         await seen.picture("synced")
-    await settled(stack.http, stack.url)
+    await stack.settled()
 
 
 async def test_recorded_sessions_are_shown_as_they_are_stored(stack: Stack) -> None:
     """Events and tool calls of each, by SQL; the recorded ones where they lie beside the checkout, else played ones."""
     payloads = list(bodies()) if RECORDED.is_dir() else list(Session(9, PROJECTS[0]).events())
     await stack.hooks(payloads)
-    await settled(stack.http, stack.url)
+    await stack.settled()
     calls = "count(*) FILTER (WHERE event_type = 'tool_pre_use' AND tool_use_id IS NOT NULL)"
     stored = await rows(
         stack.postgres.dsn, f"SELECT session_id, count(*) AS events, {calls} AS calls FROM events GROUP BY 1"
